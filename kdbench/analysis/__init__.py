@@ -1,0 +1,1 @@
+"""Leaderboard, statistics, verdict: pure functions over records."""

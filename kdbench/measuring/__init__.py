@@ -1,0 +1,1 @@
+"""What a trained student is worth: quality, fidelity, calibration, and what it costs."""

@@ -1,0 +1,64 @@
+"""Record: everything that is known about one trial, as it is stored."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+Status = Literal["done", "failed", "diverged", "skipped"]
+
+
+class Record(BaseModel):
+    """One trial, finished or not.
+
+    Attributes:
+        fingerprint: SHA-256 of all that determines the result (configuration, data, plugin source, teachers).
+        suite: `name@major.minor`.
+        task, pair, student, teachers: as the suite writes them; pair reads "TEACHER -> STUDENT".
+        method, params: the plugin's name and its resolved hyper-parameters; family and paper as it declares them.
+        control: True for members of family `control`.
+        reason, error: why it was skipped, failed or diverged (one line), and the traceback.
+        primary, higher_is_better: the task's primary metric.
+        metrics: numbers that must reproduce bit for bit. Test scores by the task's names ("accuracy",
+            "top5_accuracy", "macro_f1"), "nll", "ece", "brier", "validation_<primary>"; to the teacher "agreement" and
+            "teacher_kl" (nats); the teacher's own score "teacher_<primary>"; of the deployed student
+            "parameters", "macs", "flops", "file_bytes"; "training_flops" (teacher's passes included) and
+            "teacher_flops" (their part of it).
+        measurements: the machine's numbers: "latency_ms_p50", "latency_ms_p95" (batch 1), "throughput_per_s" at
+            "throughput_batch", "peak_memory_bytes", "threads"; "training_seconds" (what it would have cost alone),
+            "teacher_seconds" (the teacher's part of it), "shared_seconds" (what it really cost in its cohort).
+        curves: per epoch: "loss", "loss/<term>", "validation_<primary>", "learning_rate".
+        provenance: versions, machine, plugin distributions, data digest, teacher fingerprints, times (UTC, ISO 8601).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    fingerprint: str
+    status: Status
+    suite: str
+    task: str
+    pair: str
+    teachers: tuple[str, ...]
+    student: str
+    method: str
+    params: dict[str, Any]
+    family: str
+    paper: str = ""
+    seed: int
+    primary: str
+    higher_is_better: bool = True
+    reason: str | None = None
+    error: str | None = None
+    metrics: dict[str, float] = {}
+    measurements: dict[str, float] = {}
+    curves: dict[str, list[float]] = {}
+    provenance: dict[str, Any] = {}
+
+    @property
+    def control(self) -> bool:
+        """Whether the method is a control, not a distillation method."""
+        return self.family == "control"

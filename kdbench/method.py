@@ -1,0 +1,102 @@
+"""Method, Needs, Step: how a student learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ALL: Literal["all"] = "all"
+
+Family = Literal["response", "feature", "relation", "online", "self", "ensemble", "control"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method wants to see, by tap name; the engine fetches it, once for all methods.
+
+    Attributes:
+        student: taps of each student ("logits", "embedding", "stage1"...); "stages" stands for every stage tap.
+        teacher: taps of each teacher, likewise; empty for methods that look at no teacher.
+        students: networks trained jointly; the first is the one measured.
+        teachers: how many frozen teachers; ALL = every teacher of the pair, at least two.
+        teacher_architecture: "student" asks for teachers of the student's own architecture (born-again networks).
+    """
+
+    student: tuple[str, ...] = ("logits",)
+    teacher: tuple[str, ...] = ("logits",)
+    students: int = 1
+    teachers: int | Literal["all"] = 1
+    teacher_architecture: Literal["teacher", "student"] = "teacher"
+
+
+NO_TEACHER = Needs(teacher=(), teachers=0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch, as the networks of one trial answered it.
+
+    Attributes:
+        students: per student, its taps: logits [N, classes]; embedding [batch, features];
+            stages [batch, channels, *positions].
+        teachers: per teacher, the same, computed under `no_grad` and shared with other trials: read, never write.
+        task_loss: the hard-label loss (a scalar) of logits [N, classes]; closes over the batch's targets.
+        indices: positions of the examples in the training set, [batch] (for memory banks).
+        progress: 0 at the first step of training, 1 at the last.
+        auxiliary: what `build_auxiliary` returned; trained with the student, thrown away after.
+    """
+
+    students: Sequence[Mapping[str, Tensor]]
+    teachers: Sequence[Mapping[str, Tensor]]
+    task_loss: Callable[[Tensor], Tensor]
+    indices: Tensor
+    progress: float = 0.0
+    auxiliary: nn.Module | None = None
+
+    @property
+    def student(self) -> Mapping[str, Tensor]:
+        """The taps of the first student: the one that is measured."""
+        return self.students[0]
+
+    @property
+    def teacher(self) -> Mapping[str, Tensor]:
+        """The taps of the first teacher."""
+        return self.teachers[0]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train a student. Subclasses are frozen dataclasses: their fields are their hyper-parameters.
+
+    The base class is the plain training on hard labels. A method never calls a network, never owns an optimiser
+    and never touches data: it says what it needs to see, and turns a `Step` into losses.
+    """
+
+    family: ClassVar[Family] = "control"
+    paper: ClassVar[str] = ""
+
+    @property
+    def needs(self) -> Needs:
+        """The taps and networks this method looks at; may depend on its hyper-parameters."""
+        return NO_TEACHER
+
+    def teacher_method(self) -> Method | None:
+        """The method its teachers were trained with; None: hard labels. (Later generations of born-again networks.)"""
+        return None
+
+    def build_auxiliary(self, example: Step) -> nn.Module | None:
+        """Modules trained along with the student (regressors, exits), built to the shapes of `example`."""
+        return None
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """The terms of the loss, each a scalar already weighted; their sum is minimised and each is logged."""
+        return {"task": step.task_loss(step.student["logits"])}
+
+
+def stage_taps(taps: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tensors of `stage1`, `stage2`, ... in order."""
+    return [taps[name] for name in sorted((name for name in taps if name.startswith("stage")), key=lambda n: int(n[5:]))]

@@ -1,0 +1,1 @@
+"""What people read: pure functions over rows and verdicts."""

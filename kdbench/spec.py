@@ -1,0 +1,79 @@
+"""`NAME[key=value,...]`: how a plugin and its parameters are written, in suites and on the command line.
+
+A bare word in the brackets is a flag: `attention_transfer[published]`. Values with commas or brackets are quoted:
+`image_folder[path="/data/a,b"]`. Suites may also write a mapping: `{name: kd, temperature: 2}`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdbench.errors import BadInput
+
+_NAME = re.compile(r"[A-Za-z0-9_][\w.:@+-]*")
+_ARGUMENT = re.compile(r"""\s*(?:(?P<key>[A-Za-z_]\w*)\s*=\s*)?(?P<value>"[^"]*"|'[^']*'|[^,\[\]"']*?)\s*(?:,|$)""")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One plugin as asked for: its name, its parameters as written (not yet typed), and its flags."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str | Mapping[str, Any]) -> Spec:
+        """Reads `NAME[key=value,flag]` or `{name: NAME, key: value}`.
+
+        Raises:
+            BadInput: the text has another form, or gives a key twice.
+        """
+        if isinstance(text, Mapping):
+            return cls._from_mapping(text)
+        head, bracket, rest = str(text).strip().partition("[")
+        if not _NAME.fullmatch(head) or (bracket and not rest.endswith("]")):
+            raise BadInput(f"cannot read '{text}'", hint="write NAME or NAME[key=value,...], e.g. kd[temperature=2]")
+        params, flags = _arguments(rest[:-1], str(text)) if bracket else ({}, ())
+        return cls(head, params, flags)
+
+    @classmethod
+    def _from_mapping(cls, mapping: Mapping[str, Any]) -> Spec:
+        params = dict(mapping)
+        name = params.pop("name", None)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise BadInput("a mapping needs a 'name'", hint="e.g. {name: kd, temperature: 2}")
+        return cls(name, params)
+
+    def __str__(self) -> str:
+        arguments = [*self.flags, *(f"{key}={_written(value)}" for key, value in self.params.items())]
+        return f"{self.name}[{','.join(arguments)}]" if arguments else self.name
+
+
+def _arguments(text: str, whole: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    params: dict[str, Any] = {}
+    flags: list[str] = []
+    position = 0
+    while position < len(text):
+        match = _ARGUMENT.match(text, position)
+        if match is None or not match["value"] or match.end() == position:
+            raise BadInput(f"cannot read '{text[position:]}' in '{whole}'", hint="write key=value,key=value")
+        key, value = match["key"], match["value"]
+        if key is None:
+            flags.append(value)
+        elif key in params:
+            raise BadInput(f"'{key}' is given twice in '{whole}'")
+        else:
+            params[key] = value[1:-1] if value[0] in "\"'" else value
+        position = match.end()
+    return params, tuple(flags)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return value if re.fullmatch(r"[^,\[\]\"'\s]+", value) else f'"{value}"'
+    return json.dumps(value)

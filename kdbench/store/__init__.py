@@ -1,0 +1,1 @@
+"""Records on disk (the truth) and MLflow (the view)."""

@@ -1,0 +1,1 @@
+"""One cohort in lockstep: batches, teachers, students, checkpoints."""
