@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kdbench.hyperparameters import Fraction as Fraction
     from kdbench.hyperparameters import Positive as Positive
     from kdbench.hyperparameters import Weight as Weight
+    from kdbench.losses import common_positions as common_positions
+    from kdbench.losses import full_precision as full_precision
     from kdbench.losses import soft_loss as soft_loss
     from kdbench.method import ALL as ALL
     from kdbench.method import NO_TEACHER as NO_TEACHER
@@ -45,7 +47,7 @@ _HOME = {
     "kdbench.errors": ("BadInput", "MissingData", "MissingExtra"),
     "kdbench.hookspecs": ("hookimpl",),
     "kdbench.hyperparameters": ("Count", "Fraction", "Positive", "Weight"),
-    "kdbench.losses": ("soft_loss",),
+    "kdbench.losses": ("common_positions", "full_precision", "soft_loss"),
     "kdbench.method": ("ALL", "NO_TEACHER", "Family", "Method", "Needs", "Step", "stage_taps"),
     "kdbench.splits": ("LoadedSplit", "TensorSplit"),
     "kdbench.task": ("Batch", "Data", "DataSpec", "Metric", "Split", "Task"),

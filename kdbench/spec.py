@@ -1,7 +1,8 @@
 """`NAME[key=value,...]`: how a plugin and its parameters are written, in suites and on the command line.
 
-A bare word in the brackets is a flag: `attention_transfer[published]`. Values with commas or brackets are quoted:
-`image_folder[path="/data/a,b"]`. Suites may also write a mapping: `{name: kd, temperature: 2}`.
+A bare word in the brackets is a flag: `attention_transfer[published]`. Values with commas, brackets or quotes are
+quoted, a quote inside is doubled: `image_folder[path="/data/a,b"]`. Suites may also write a mapping:
+`{name: kd, temperature: 2}`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 from kdbench.errors import BadInput
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.:@+-]*")
-_ARGUMENT = re.compile(r"""\s*(?:(?P<key>[A-Za-z_]\w*)\s*=\s*)?(?P<value>"[^"]*"|'[^']*'|[^,\[\]"']*?)\s*(?:,|$)""")
+_KEY = re.compile(r"[A-Za-z_]\w*")
+_FLAG = re.compile(r"[A-Za-z_][\w-]*")
+_UNQUOTED = re.compile(r"""[^,\[\]"'\s]+""")
+_ARGUMENT = re.compile(
+    r"""\s*(?:(?P<key>[A-Za-z_]\w*)\s*=\s*)?"""
+    r"""(?P<value>"(?:[^"]|"")*"|'(?:[^']|'')*'|[^,\[\]"']*?)\s*(?:,|\Z)"""
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,12 @@ class Spec:
         """
         if isinstance(text, Mapping):
             return cls._from_mapping(text)
-        head, bracket, rest = str(text).strip().partition("[")
+        head, bracket, rest = text.strip().partition("[") if isinstance(text, str) else ("", "", "")
         if not _NAME.fullmatch(head) or (bracket and not rest.endswith("]")):
-            raise BadInput(f"cannot read '{text}'", hint="write NAME or NAME[key=value,...], e.g. kd[temperature=2]")
-        params, flags = _arguments(rest[:-1], str(text)) if bracket else ({}, ())
+            raise BadInput(
+                f"cannot read {text!r:.80}", hint="write NAME or NAME[key=value,...], e.g. kd[temperature=2]"
+            )
+        params, flags = _arguments(rest[:-1], text) if bracket else ({}, ())
         return cls(head, params, flags)
 
     @classmethod
@@ -46,7 +55,12 @@ class Spec:
         params = dict(mapping)
         name = params.pop("name", None)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise BadInput("a mapping needs a 'name'", hint="e.g. {name: kd, temperature: 2}")
+            raise BadInput("a mapping needs a plain 'name'", hint="e.g. {name: kd, temperature: 2}")
+        for key in params:
+            if not isinstance(key, str) or not _KEY.fullmatch(key):
+                raise BadInput(
+                    f"{name}: {key!r:.80} cannot be the name of a parameter", hint="e.g. {name: kd, temperature: 2}"
+                )
         return cls(name, params)
 
     def __str__(self) -> str:
@@ -60,20 +74,24 @@ def _arguments(text: str, whole: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     position = 0
     while position < len(text):
         match = _ARGUMENT.match(text, position)
-        if match is None or not match["value"] or match.end() == position:
-            raise BadInput(f"cannot read '{text[position:]}' in '{whole}'", hint="write key=value,key=value")
+        if match is None or not match["value"] or (match["key"] is None and not _FLAG.fullmatch(match["value"])):
+            raise BadInput(f"cannot read {text[position:]!r:.80} in {whole!r:.80}", hint="write key=value,key=value")
         key, value = match["key"], match["value"]
+        if key in params or (key is None and value in flags):
+            raise BadInput(f"'{key or value}' is given twice in {whole!r:.80}")
         if key is None:
             flags.append(value)
-        elif key in params:
-            raise BadInput(f"'{key}' is given twice in '{whole}'")
         else:
-            params[key] = value[1:-1] if value[0] in "\"'" else value
+            params[key] = _unquoted(value)
         position = match.end()
     return params, tuple(flags)
 
 
+def _unquoted(value: str) -> str:
+    quote = value[0]
+    return value[1:-1].replace(quote * 2, quote) if quote in "\"'" else value
+
+
 def _written(value: Any) -> str:
-    if isinstance(value, str):
-        return value if re.fullmatch(r"[^,\[\]\"'\s]+", value) else f'"{value}"'
-    return json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if _UNQUOTED.fullmatch(text) else '"' + text.replace('"', '""') + '"'

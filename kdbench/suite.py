@@ -1,15 +1,89 @@
-"""Suite: what is crossed with what, under which recipe. Errors name file, line and key."""
+"""Suite: what is crossed with what, under which recipe."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from kdbench.errors import BadInput
+from kdbench.spec import Spec
+
+LANGUAGE: Final = 1
+
+# Every verdict is a paired difference to the student trained alone, so the protocol runs it in every suite.
+BASELINE_CONTROL = "scratch"
+
+PUBLISHED = "published"
+MAX_SEEDS = 10_000
+
+_ID = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)@(?P<major>0|[1-9][0-9]{0,5})\.(?P<minor>0|[1-9][0-9]{0,5})")
+# They change no number, so they may be reworded within a version.
+_PROSE = {"title", "question", "departures"}
+
+T = TypeVar("T")
+Listed = Annotated[tuple[T, ...], Field(strict=False)]
+
+
+def canonical(entry: Any) -> str:
+    """One text for all spellings of the same thing: parameters in order of their names."""
+    return str(Spec(entry.name, dict(sorted(entry.params.items())))) if isinstance(entry, Spec) else str(entry)
+
+
+def _invalid(message: str) -> PydanticCustomError:
+    return PydanticCustomError("suite", "{message}", {"message": message})
+
+
+def _read_spec(written: Any) -> Spec:
+    if isinstance(written, Spec):
+        return written
+    try:
+        spec = Spec.parse(written)
+    except BadInput as error:
+        raise _invalid(str(error).replace("\n", "; ")) from error
+    if spec.flags:
+        raise _invalid(f"cannot read '{spec.flags[0]}' in '{spec}'; write key=value in the brackets")
+    return spec
+
+
+def _read_seeds(written: Any) -> Any:
+    if isinstance(written, int) and not isinstance(written, bool):
+        if not 1 <= written <= MAX_SEEDS:
+            raise _invalid(f"must be 1 to {MAX_SEEDS} seeds, not {written}")
+        return tuple(range(written))
+    if not isinstance(written, (list, tuple)):
+        raise _invalid(f"must be a number of seeds or a list of them, not {written!r:.60}")
+    return tuple(written)
+
+
+def _read_names(written: Any) -> Any:
+    return (written,) if isinstance(written, (str, Mapping)) else written
+
+
+PluginSpec = Annotated[InstanceOf[Spec], BeforeValidator(_read_spec)]
+# A spec kept as its canonical text: records and leaderboards show it.
+PluginName = Annotated[str, BeforeValidator(lambda written: canonical(_read_spec(written)))]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Recipe(_Section):
@@ -27,16 +101,199 @@ class Recipe(_Section):
     weight_decay: Annotated[float, Ge(0)] = 5e-4
     decay_biases_and_norms: bool = False
     schedule: Literal["multistep", "cosine", "constant"] = "multistep"
-    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.625, 0.75, 0.875)
+    milestones: Listed[Annotated[float, Gt(0), Lt(1)]] = (0.625, 0.75, 0.875)
     gamma: Annotated[float, Gt(0), Le(1)] = 0.1
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.0
     clip_grad_norm: Annotated[float, Gt(0)] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    augmentation: tuple[str, ...] = ()
+    augmentation: Listed[PluginName] = ()
+
+    @field_validator("milestones")
+    @classmethod
+    def _increase(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if list(milestones) != sorted(set(milestones)):
+            raise _invalid("must increase from one to the next")
+        return milestones
+
+    @field_validator("nesterov")
+    @classmethod
+    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise _invalid("needs a momentum above 0")
+        return nesterov
 
 
 class Pair(_Section):
     """Teachers and the student that learns from them. Most methods look at the first teacher only."""
 
-    teacher: tuple[str, ...]
-    student: str
+    teacher: Annotated[Listed[PluginName], MinLen(1), BeforeValidator(_read_names)]
+    student: PluginName
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.teacher)} -> {self.student}"
+
+
+class Suite(_Section):
+    """One experiment: tasks x pairs x (controls + methods) x seeds, under one recipe.
+
+    Attributes:
+        suite: `name@major.minor`; results of different majors are never put in one table.
+        kdbench: the version of the suite language.
+        controls: methods that always run, whatever `--method` asks for; the baseline is always among them.
+        seeds: each fixes the student's initial weights, the batch order, the augmentation and (`teachers:
+            per-seed`) the teacher.
+        teacher_recipe: how teachers are trained: `recipe`, with the keys that the file overrides.
+        validation_fraction: the part of the training examples kept apart, where the task brings no validation split.
+        equivalence_margin: the smallest effect of interest, in units of the primary metric.
+        departures: where the suite departs from the protocol; reports print them.
+    """
+
+    suite: str
+    kdbench: Literal[1] = LANGUAGE
+    title: str = ""
+    question: str = "Does knowledge distillation really work here?"
+    tasks: Annotated[Listed[PluginSpec], MinLen(1)]
+    pairs: Annotated[Listed[Pair], MinLen(1)]
+    controls: Listed[PluginSpec] = (Spec(BASELINE_CONTROL),)
+    methods: Listed[PluginSpec] = ()
+    seeds: Annotated[Listed[Annotated[int, Ge(0), Lt(2**32)]], MinLen(1), BeforeValidator(_read_seeds)] = (0, 1, 2)
+    teachers: Literal["per-seed", "fixed"] = "per-seed"
+    recipe: Recipe
+    teacher_recipe: Recipe
+    validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
+    equivalence_margin: Annotated[float, Gt(0), Lt(1)] = 0.005
+    departures: Listed[str] = ()
+
+    _source: str = PrivateAttr("")
+    _path: Path | None = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_teacher_recipe(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "recipe" not in data:
+            return data
+        recipe, overrides = data["recipe"], data.get("teacher_recipe", {})
+        recipe = recipe.model_dump() if isinstance(recipe, Recipe) else recipe
+        if not isinstance(recipe, Mapping) or not isinstance(overrides, Mapping):
+            return data
+        return {**data, "teacher_recipe": {**recipe, **overrides}}
+
+    @field_validator("suite")
+    @classmethod
+    def _has_version(cls, suite: str) -> str:
+        if not _ID.fullmatch(suite):
+            raise _invalid(f"must be name@major.minor, e.g. quickstart@1.0, not {suite!r:.60}")
+        return suite
+
+    @field_validator("tasks", "methods", "controls", "seeds", "pairs")
+    @classmethod
+    def _are_distinct(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen: set[str] = set()
+        for text in map(canonical, entries):
+            if text in seen:
+                raise _invalid(f"lists '{text}' twice")
+            seen.add(text)
+        return entries
+
+    @field_validator("controls")
+    @classmethod
+    def _include_baseline(cls, controls: tuple[Spec, ...]) -> tuple[Spec, ...]:
+        has_baseline = any(control.name == BASELINE_CONTROL for control in controls)
+        return controls if has_baseline else (Spec(BASELINE_CONTROL), *controls)
+
+    @field_validator("methods")
+    @classmethod
+    def _are_no_controls(cls, methods: tuple[Spec, ...], info: ValidationInfo) -> tuple[Spec, ...]:
+        controls = {canonical(control) for control in info.data.get("controls", ())}
+        for method in methods:
+            if canonical(method) in controls:
+                raise _invalid(f"'{method}' is a control already; list it once")
+        return methods
+
+    @property
+    def id(self) -> str:
+        """`name@major.minor`."""
+        return self.suite
+
+    @property
+    def name(self) -> str:
+        """The part of `suite` before the '@'."""
+        return self.suite.partition("@")[0]
+
+    @property
+    def major(self) -> int:
+        """Changes when results stop being comparable."""
+        return int(self.suite.partition("@")[2].split(".")[0])
+
+    @property
+    def minor(self) -> int:
+        """Changes when something is added that leaves results comparable."""
+        return int(self.suite.partition("@")[2].split(".")[1])
+
+    @property
+    def source(self) -> str:
+        """The file as written, comments included; empty for a suite built in Python."""
+        return self._source
+
+    @property
+    def path(self) -> Path | None:
+        """The file it was read from."""
+        return self._path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the resolved configuration; methods and seeds may be added and wording changed without changing it."""
+        fields = type(self).model_fields.keys() - _PROSE - {"methods", "seeds"}
+        resolved = {name: _jsonable(getattr(self, name)) for name in fields}
+        return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+
+    def with_overrides(self, methods: Sequence[str] = (), seeds: int | None = None) -> Suite:
+        """This suite with other methods (`--method`, if any) or the seeds 0..N-1 (`--seeds N`); the controls stay.
+
+        `NAME` takes the suite's configuration of that method (each, if it lists several), `NAME[key=value]` changes
+        these keys of it, and `NAME[published,...]` starts from the plugin's own defaults instead. A method that the
+        controls already run is not run twice.
+
+        Raises:
+            BadInput: text that is no spec, another flag, the same method twice, or fewer than one seed.
+        """
+        changes: dict[str, Any] = {}
+        if methods:
+            changes["methods"] = self._resolve(methods)
+        if seeds is not None:
+            if not 1 <= seeds <= MAX_SEEDS:
+                raise BadInput(f"--seeds {seeds}: must be 1 to {MAX_SEEDS}")
+            changes["seeds"] = tuple(range(seeds))
+        return self.model_copy(update=changes)
+
+    def _resolve(self, asked: Sequence[str]) -> tuple[Spec, ...]:
+        controls = {canonical(control) for control in self.controls}
+        resolved: dict[str, Spec] = {}
+        for text in asked:
+            for method in self._configurations(Spec.parse(text)):
+                key = canonical(method)
+                if key in resolved:
+                    raise BadInput(f"--method {text}: '{method}' is asked for twice")
+                resolved[key] = method
+        return tuple(method for key, method in resolved.items() if key not in controls)
+
+    def _configurations(self, asked: Spec) -> list[Spec]:
+        unknown = [flag for flag in asked.flags if flag != PUBLISHED]
+        if unknown:
+            raise BadInput(
+                f"--method {asked}: unknown flag '{unknown[0]}'",
+                hint=f"parameters are written key=value; the only flag is '{PUBLISHED}'",
+            )
+        listed = [method for method in (*self.methods, *self.controls) if method.name == asked.name]
+        if PUBLISHED in asked.flags or not listed:
+            listed = [Spec(asked.name)]
+        changed = [Spec(asked.name, {**method.params, **asked.params}) for method in listed]
+        return list({canonical(method): method for method in changed}.values())
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_jsonable(entry) for entry in value]
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return canonical(value) if isinstance(value, Spec) else value

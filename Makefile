@@ -1,0 +1,42 @@
+# `make` lists the targets. All of them work on a machine with Python 3.11+, pip and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# one process per core, one thread per process: tests are many and small
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint format ui clean
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## create the environment (.venv) with the tested versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: install  ## run the quickstart suite on embedded real data: leaderboard and verdict
+	$(BIN)/kdbench run quickstart
+
+test: install  ## run the test suite
+	$(PYTEST)
+
+lint: install  ## ruff, mypy and the layer test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layers.py
+
+format: install  ## format and fix what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: install  ## serve the leaderboards of results/ in the MLflow UI
+	$(BIN)/kdbench ui
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

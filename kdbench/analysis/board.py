@@ -1,0 +1,109 @@
+"""Row, Board, Leaderboard: what a run comes to, as values. `leaderboard` makes them; reports and MLflow show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kdbench.analysis.statistics import Interval
+from kdbench.analysis.verdict import Scale, Verdict
+from kdbench.measuring.record import Status
+
+Outcome = Status | Literal["missing"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with its parameters, on one task and pair, over all its seeds.
+
+    Attributes:
+        label: the method's name; where the board has it several times, with the parameters that differ.
+        counts: how many seeds ended how; "missing" where another method has a seed that this one lacks.
+        reasons: why seeds were skipped, failed or diverged, each once, with its seeds.
+        fingerprints: of all its records, in the order of their seeds.
+        scores: the primary metric per finished seed, in its own unit.
+        gains: the paired difference to the baseline per seed, oriented: positive = better. Empty for the baseline.
+        score: mean and interval of `scores`; None where no seed finished. Of an unranked row it is the mean of the
+            survivors, which is no estimate of the method.
+        difference: mean and interval of `gains`; None for the baseline and where no seed is paired.
+        retention: score / teacher's score on the same seeds (inverted where lower is better).
+        gap_recovery: (score - baseline) / (teacher - baseline); None where the teacher is no better than the baseline.
+        means: every other metric and measurement, by its name in the record, that all finished seeds have.
+        flops_ratio, seconds_ratio: training cost alone, the teacher's passes included, relative to the baseline's.
+        ranked: whether every seed finished. A method with a missing trial is never averaged over its survivors.
+        rank: 1 = best of the board, controls counted too, equal scores sharing a rank; None when unranked.
+    """
+
+    label: str
+    method: str
+    family: str
+    control: bool
+    params: Mapping[str, Any]
+    counts: Mapping[Outcome, int]
+    reasons: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    scores: Mapping[int, float]
+    gains: Mapping[int, float]
+    score: Interval | None
+    difference: Interval | None
+    retention: float | None
+    gap_recovery: float | None
+    means: Mapping[str, float]
+    flops_ratio: float | None
+    seconds_ratio: float | None
+    ranked: bool
+    verdict: Verdict
+    rank: int | None = None
+
+    @property
+    def done(self) -> int:
+        """How many seeds finished."""
+        return self.counts.get("done", 0)
+
+    @property
+    def status(self) -> str:
+        """`3/3`, or what happened instead: `2 done, 1 diverged`."""
+        if self.ranked:
+            return f"{self.done}/{self.done}"
+        return ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+
+
+@dataclass(frozen=True)
+class Board:
+    """One task and one teacher-student pair: the best row first, unranked rows last.
+
+    Attributes:
+        teachers: their names; `teacher` is the score of the pair's teacher over seeds, None where nothing measured it.
+        seeds: every seed that some method of the board was asked for.
+        fraction: whether the primary metric is an accuracy-like fraction, to be read in percent and points: higher is
+            better and every score lies in [0, 1].
+        baseline: the reference's plugin name; `has_baseline` says whether it finished a seed here.
+    """
+
+    task: str
+    pair: str
+    student: str
+    teachers: tuple[str, ...]
+    primary: str
+    higher_is_better: bool
+    fraction: bool
+    seeds: tuple[int, ...]
+    teacher: Interval | None
+    baseline: str
+    has_baseline: bool
+    rows: tuple[Row, ...]
+
+    @property
+    def scale(self) -> Scale:
+        """How this board's scores and gains are said."""
+        return Scale(self.primary, self.fraction)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All boards of a run, ordered by task and pair."""
+
+    suite: str
+    equivalence_margin: float
+    boards: tuple[Board, ...]

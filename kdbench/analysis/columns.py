@@ -1,0 +1,111 @@
+"""Columns: how a row reads to people, the same in the terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kdbench.analysis.board import Board, Row
+from kdbench.analysis.statistics import Interval
+
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a leaderboard.
+
+    Attributes:
+        header: a word or two, the unit included; a line break where two lines are better.
+        cell: what it says of a row, as text.
+        meaning: the header explained in a few words; "" where the header says it all.
+        rank: how soon it may be left out where space is short: 0 never, higher sooner.
+    """
+
+    header: str
+    cell: Callable[[Row], str]
+    meaning: str = ""
+    rank: int = 0
+
+
+def columns(board: Board) -> tuple[Column, ...]:
+    """All columns of a board, in reading order."""
+    kept = "score / teacher's" if board.higher_is_better else "teacher's score / score"
+    return (
+        Column("#", lambda row: str(row.rank) if row.rank else MISSING),
+        Column("method", lambda row: row.label),
+        Column(score_header(board), lambda row: score(row, board), "mean ± half its 95 % interval"),
+        Column(
+            f"gain over\n{board.baseline}", lambda row: gain(row, board), f"{board.scale.gain_unit}, paired by seed"
+        ),
+        Column("kept\n%", lambda row: percent(row.retention, 1), kept, 2),
+        Column("gap\n%", lambda row: percent(row.gap_recovery, 0), f"way from {board.baseline} to teacher", 4),
+        Column("agree\n%", lambda row: percent(row.means.get("agreement"), 1), "same answer as the teacher", 5),
+        Column("ECE", lambda row: decimal(row.means.get("ece")), "calibration error", 6),
+        Column("params", lambda row: magnitude(row.means.get("parameters")), rank=7),
+        Column("MACs", lambda row: magnitude(row.means.get("macs")), rank=8),
+        Column("ms", lambda row: magnitude(row.means.get("latency_ms_p50")), "median latency, batch 1", 9),
+        Column("cost", lambda row: ratio(row.flops_ratio), f"training FLOPs / {board.baseline}'s", 1),
+        Column("seeds", lambda row: f"{row.done}/{len(board.seeds)}", rank=3),
+        Column("verdict", lambda row: row.verdict.label),
+    )
+
+
+def score_header(board: Board) -> str:
+    """`accuracy %`, or the metric's name where it is no fraction."""
+    return f"{board.primary.replace('_', ' ')} %" if board.fraction else board.primary.replace("_", " ")
+
+
+def score(row: Row, board: Board) -> str:
+    """`74.47 ± 0.50`; no half-width for a single seed."""
+    return MISSING if row.score is None else _spread(row.score, board)
+
+
+def teacher_score(board: Board) -> str:
+    """The teacher's score, said like the scores of the rows."""
+    return MISSING if board.teacher is None else _spread(board.teacher, board)
+
+
+def _spread(interval: Interval, board: Board) -> str:
+    digits = board.scale.digits([row.score for row in board.rows])
+    mean = board.scale.number(interval.estimate, digits)
+    return f"{mean} ± {board.scale.number(interval.half_width, digits)}" if interval.bounded else mean
+
+
+def gain(row: Row, board: Board) -> str:
+    """`+1.90 [+0.70, +3.10]`; no interval for a single seed."""
+    difference = row.difference
+    if difference is None:
+        return MISSING
+    digits = board.scale.digits([row.difference for row in board.rows])
+    ends = (difference.estimate, difference.low, difference.high) if difference.bounded else (difference.estimate,)
+    mean, *interval = (board.scale.number(end, digits, sign=True) for end in ends)
+    return f"{mean} [{', '.join(interval)}]" if interval else mean
+
+
+def percent(value: float | None, digits: int) -> str:
+    """A fraction in percent, without the sign."""
+    return MISSING if value is None else f"{100 * value:.{digits}f}"
+
+
+def decimal(value: float | None) -> str:
+    """Three decimals."""
+    return MISSING if value is None else f"{value:.3f}"
+
+
+def ratio(value: float | None) -> str:
+    """`1.87×`"""
+    return MISSING if value is None else f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
+
+
+def magnitude(value: float | None) -> str:
+    """Three significant digits with a decimal prefix: 78.3k, 12.4M."""
+    if value is None:
+        return MISSING
+    prefixes = iter(("", "k", "M", "G", "T", "P"))
+    prefix = next(prefixes)
+    while abs(value) >= 999.5 and prefix != "P":
+        value, prefix = value / 1000, next(prefixes)
+    if not prefix and value == int(value):
+        return str(int(value))
+    return f"{value:#.3g}".rstrip(".") + prefix if abs(value) < 999.5 else f"{value:.0f}{prefix}"

@@ -1,0 +1,181 @@
+"""Verdicts: what the paired differences allow to be said, in one word and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kdbench.analysis.statistics import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from kdbench.analysis.board import Board, Leaderboard, Row
+
+Label = Literal["works", "no effect", "hurts", "inconclusive", "unranked", "baseline"]
+
+EQUIVALENCE_MARGIN = 0.005  # half a point of accuracy: the smallest effect of interest where the suite names none
+FEW_SEEDS = 5  # below it a t interval is wide by nature (4.3 standard errors at 3 seeds, 2.8 at 5)
+QUESTION = "Does knowledge distillation really work here?"
+
+_NO_SPREAD = 1e-9  # differences that agree this well agree exactly: the rest is rounding of their subtraction
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One word, and the sentence of evidence behind it."""
+
+    label: Label
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the values of one metric are said: fractions in points (hundredths), anything else in its own unit."""
+
+    metric: str
+    fraction: bool = True
+
+    @property
+    def factor(self) -> float:
+        """What a value is multiplied by before it is shown."""
+        return 100.0 if self.fraction else 1.0
+
+    def number(self, value: float, digits: int, sign: bool = False) -> str:
+        """`value` with `digits` decimals; a sign, where asked for, is kept through rounding, because it decides."""
+        shown = abs(value * self.factor)
+        before = "-" if value < 0 and (sign or round(shown, digits)) else "+" if sign and value > 0 else ""
+        return f"{before}{shown:.{digits}f}"
+
+    def digits(self, intervals: Sequence[Interval | None]) -> int:
+        """The decimals that the typical one of `intervals` supports: half a width of 1.2 leaves no meaning to 0.01."""
+        widths = sorted(i.half_width * self.factor for i in intervals if i is not None and i.bounded)
+        typical = widths[len(widths) // 2] if widths else 0.0
+        if self.fraction:
+            return 1 if typical >= 1 else 2
+        return 1 if typical >= 10 else 2 if typical >= 1 else 4
+
+    @property
+    def gain_unit(self) -> str:
+        """What gains are counted in."""
+        return "points" if self.fraction else f"{self.metric} (positive is better)"
+
+
+def judge(
+    gains: Mapping[int, float],
+    baseline: str,
+    scale: Scale,
+    margin: float = EQUIVALENCE_MARGIN,
+    seeds: int | None = None,
+) -> Verdict:
+    """What the gains over the baseline show about one method; `gains` per seed, positive = better.
+
+    In this order, because the margin is the smallest effect that matters, by the suite's own word:
+
+    1. **inconclusive** where there is nothing to judge by: one seed, or gains that agree exactly over all seeds, which
+       small test sets bring about, and whose zero spread is an accident and not a certainty.
+    2. **no effect**: the 90 % interval lies within ±`margin` (two one-sided t tests at 5 %: Schuirmann 1987), or every
+       gain is exactly 0. It comes before "works": a gain that is surely real but also surely too small to matter must
+       not be sold as one; the sentence then says that it is real.
+    3. **works** / **hurts**: the 95 % interval lies entirely above / below 0.
+    4. **inconclusive**: the interval includes 0.
+
+    Each verdict stands alone: nothing is corrected for comparing several methods. `seeds` is how many seeds the method
+    finished; where the baseline lacks some of them, the sentence says so.
+    """
+    if not gains:
+        return Verdict("inconclusive", f"no seed in common with {baseline}, so nothing to compare with")
+    values = [gains[seed] for seed in sorted(gains)]
+    interval = mean_interval(values)
+    said = gain_in_words(interval, baseline, scale, seeds)
+    if not interval.bounded:
+        return Verdict("inconclusive", f"{said}: one seed shows no spread, so no interval; run more seeds")
+    if not any(values):
+        return Verdict("no effect", f"{said}: the same score on every seed")
+    if interval.half_width <= _NO_SPREAD:
+        return Verdict("inconclusive", f"{said}: the gain is the same on every seed, so its spread is unknown")
+    better, worse = interval.low > 0, interval.high < 0
+    if mean_interval(values, 0.90).within(-margin, margin):
+        judged = "a real difference, but smaller than" if better or worse else "equivalent within"
+        return Verdict("no effect", f"{said}: {judged} the margin of {margin * scale.factor:g} {scale.gain_unit}")
+    if better or worse:
+        return Verdict("works" if better else "hurts", said)
+    return Verdict("inconclusive", f"{said}: the interval includes 0; more seeds narrow it")
+
+
+def gain_in_words(interval: Interval, baseline: str, scale: Scale, seeds: int | None = None) -> str:
+    """`+1.9 points over scratch, 95 % interval +0.7 to +3.1, 3 paired seeds`."""
+    digits = scale.digits([interval])
+    gain = f"{scale.number(interval.estimate, digits, sign=True)} {scale.gain_unit} over {baseline}"
+    if interval.bounded:
+        low, high = (scale.number(end, digits, sign=True) for end in (interval.low, interval.high))
+        gain += f", 95 % interval {low} to {high}"
+    paired = f"{interval.n} paired seed{'s' if interval.n != 1 else ''}"
+    if seeds is not None and seeds > interval.n:
+        paired += f" of {seeds} ({baseline} has no result for the others)"
+    return f"{gain}, {paired}"
+
+
+def headline(leaderboard: Leaderboard) -> str:
+    """The answer to the suite's question, in plain words: one sentence per task and pair, and what tempers it."""
+    if not leaderboard.boards:
+        return f"{QUESTION} Nothing has run yet."
+    answers = [answer(board) for board in leaderboard.boards]
+    if len(answers) == 1:
+        return f"{QUESTION} {answers[0]}"
+    return "\n".join(
+        [QUESTION, *(f"{b.task}, {b.pair}: {a}" for b, a in zip(leaderboard.boards, answers, strict=True))]
+    )
+
+
+def answer(board: Board) -> str:
+    """The headline of one task and pair. Controls are not counted, but one that beats the baseline is named."""
+    methods = [row for row in board.rows if not row.control]
+    if not methods:
+        return "No distillation method was run."
+    if not any(row.difference for row in methods):
+        return f"It cannot be said: no method has a seed in common with {board.baseline}."
+    groups = {label: [row for row in methods if row.verdict.label == label] for label in _ORDER}
+    works, total = groups["works"], len(methods)
+    if works:
+        said = f"{len(works)} of {total} methods {'work' if len(works) > 1 else 'works'}: {_gains(works, board.scale)}"
+    elif groups["inconclusive"] or groups["unranked"]:
+        said = f"Not shown: none of {total} method{'s' if total > 1 else ''} is proven to work"
+    else:
+        said = f"No: none of {total} method{'s' if total > 1 else ''} works"
+    others = [
+        f"{len(rows)} {_SAID[label]}: {_names(rows)}" for label, rows in groups.items() if rows and label != "works"
+    ]
+    return " ".join(["; ".join([said, *others]) + ".", *_caveats(board, works, groups["inconclusive"])])
+
+
+def _caveats(board: Board, works: Sequence[Row], inconclusive: Sequence[Row]) -> list[str]:
+    caveats = []
+    rivals = [row for row in board.rows if row.control and row.verdict.label == "works"]
+    if works and rivals:
+        verb = "beats" if len(rivals) == 1 else "beat"
+        caveats.append(f"But {_names(rivals)} {verb} {board.baseline} too: not all of the gain need be the teacher's.")
+    if inconclusive and len(board.seeds) < FEW_SEEDS:
+        seeds = f"{len(board.seeds)} seed{'s' if len(board.seeds) > 1 else ''}"
+        caveats.append(f"With {seeds} only large effects show: more seeds narrow the intervals.")
+    return caveats
+
+
+_ORDER: tuple[Label, ...] = ("works", "hurts", "no effect", "inconclusive", "unranked")
+_SAID: dict[Label, str] = {
+    "hurts": "worse than the baseline",
+    "no effect": "without effect",
+    "inconclusive": "inconclusive",
+    "unranked": "unranked",
+}
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return ", ".join(row.label for row in rows)
+
+
+def _gains(rows: Sequence[Row], scale: Scale) -> str:
+    """`kd (+1.90 points), rkd (+1.20)`"""
+    digits = scale.digits([row.difference for row in rows])
+    gains = [scale.number(row.difference.estimate, digits, sign=True) if row.difference else "" for row in rows]
+    gains[0] += " points" if scale.fraction else f" {scale.metric}"
+    return ", ".join(f"{row.label} ({gain})" for row, gain in zip(rows, gains, strict=True))

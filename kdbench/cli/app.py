@@ -1,0 +1,188 @@
+"""The commands, their flags, and how an error becomes one clear message and an exit status.
+
+Exit status: 0 done; 1 some requested trial failed; 2 bad input; 70 a fault of kdbench itself; 130 interrupted.
+Heavy imports happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from kdbench.errors import BadInput, KdbenchError
+
+app = typer.Typer(
+    name="kdbench",
+    help="Does knowledge distillation really work here? A controlled benchmark: paired seeds, controls, a verdict.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name (see `kdbench list`) or the path of one.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="'latest', a run's name, or its folder.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of all runs.")]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option("--method", metavar="NAME[key=value,...]", help="Run these instead of the suite's methods; repeatable."),
+]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Run seeds 0..N-1 instead of the suite's.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or mps.")]
+TrackingOption = Annotated[
+    str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow's server or database; default: DIR/mlflow.db.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
+RESULTS = Path("results")
+
+
+@app.callback()
+def root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Sets what holds for every command; `main` has already read --debug."""
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    method: MethodOption = None,
+    seeds: SeedsOption = None,
+    out: OutOption = RESULTS,
+    name: Annotated[str | None, typer.Option("--name", metavar="RUN", help="The run's name; default: the suite's.")] = None,
+    device: DeviceOption = "auto",
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Train, measure, rank and judge; the same command again runs only what is missing."""
+    from kdbench.cli.running import run_suite
+
+    raise typer.Exit(run_suite(suite, method or [], seeds, out, name, device, tracking_uri))
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    method: MethodOption = None,
+    seeds: SeedsOption = None,
+    out: OutOption = RESULTS,
+    name: Annotated[str | None, typer.Option("--name", metavar="RUN", help="The run whose records count as cached.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Show trials, cohorts, what is skipped and why, what is cached, and the estimated FLOPs and time."""
+    from kdbench.cli.planning import show_plan
+
+    show_plan(suite, method or [], seeds, out, name, device)
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="[suites|methods|tasks|architectures]")] = "all",
+    json: JsonOption = False,
+) -> None:
+    """List suites and plugins."""
+    from kdbench.cli.listing import show_list
+
+    show_list(what, json)
+
+
+@app.command()
+def plugins(json: JsonOption = False) -> None:
+    """List the installed plugin packages, and the broken ones with their errors."""
+    from kdbench.cli.listing import show_plugins
+
+    show_plugins(json)
+
+
+@app.command()
+def records(run: RunArgument = "latest", out: OutOption = RESULTS, json: JsonOption = False) -> None:
+    """Print every trial's record; with --json one object per line."""
+    from kdbench.cli.results import show_records
+
+    show_records(run, out, json)
+
+
+@app.command()
+def leaderboard(
+    run: RunArgument = "latest",
+    out: OutOption = RESULTS,
+    json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, full precision.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A markdown table.")] = False,
+) -> None:
+    """Print a run's leaderboard."""
+    from kdbench.cli.results import show_leaderboard
+
+    if json + csv + markdown > 1:
+        raise BadInput("choose one of --json, --csv and --markdown")
+    show_leaderboard(run, out, "json" if json else "csv" if csv else "markdown" if markdown else "terminal")
+
+
+@app.command()
+def verdict(run: RunArgument = "latest", out: OutOption = RESULTS, json: JsonOption = False) -> None:
+    """Print a run's verdict with its evidence."""
+    from kdbench.cli.results import show_verdict
+
+    show_verdict(run, out, json)
+
+
+@app.command()
+def sync(run: RunArgument = "latest", out: OutOption = RESULTS, tracking_uri: TrackingOption = None) -> None:
+    """Bring MLflow up to date with a run's records; may be repeated."""
+    from kdbench.cli.tracking import sync_run
+
+    sync_run(run, out, tracking_uri)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option("--port", metavar="P", min=1, max=65535)] = 5000,
+    out: OutOption = RESULTS,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Serve MLflow on 127.0.0.1 and print the link to the leaderboard."""
+    from kdbench.cli.tracking import serve_ui
+
+    serve_ui(port, out, tracking_uri)
+
+
+@app.command()
+def doctor(json: JsonOption = False) -> None:
+    """Show versions, devices, threads, plugins, data found, and what is missing and how to get it."""
+    from kdbench.cli.doctor import show_doctor
+
+    show_doctor(json)
+
+
+def main() -> None:
+    """Runs a command; a person sees one message, and a traceback only with --debug."""
+    debug = "--debug" in sys.argv
+    if debug:  # accepted before and after the command's name
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except KdbenchError as error:
+        if debug:
+            raise
+        _fail(error.message, error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", "everything finished is kept; the same command goes on from here", 130)
+    except BrokenPipeError:
+        # the reader (head, less) has seen enough; Python must not complain again while flushing at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"kdbench itself failed: {type(error).__name__}: {error}", "run again with --debug and report it", 70)
+
+
+def _fail(message: str, hint: str | None, status: int) -> NoReturn:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(message, markup=False)
+    if hint:
+        console.print(hint, markup=False, style="dim" if console.is_terminal else None)
+    raise SystemExit(status)

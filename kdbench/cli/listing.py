@@ -1,0 +1,94 @@
+"""`kdbench list` and `kdbench plugins`: read from sources, without importing torch."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from kdbench.catalogue import Entry, catalogue
+from kdbench.cli.console import out, print_json
+from kdbench.errors import UnknownName
+from kdbench.plugins import Kind, Registry, discover
+
+_KINDS: dict[str, Kind] = {"methods": "method", "tasks": "task", "architectures": "architecture"}
+
+
+def show_list(what: str, as_json: bool) -> None:
+    """Prints one section, or all of them."""
+    sections = ["suites", *_KINDS]
+    if what not in ("all", *sections):
+        raise UnknownName("list", what, sections)
+    wanted = sections if what == "all" else [what]
+    registry = discover()
+    if as_json:
+        found = {section: _as_dicts(section, registry) for section in wanted}
+        print_json(found if what == "all" else found[what])
+        return
+    for section in wanted:
+        out.print(_suites() if section == "suites" else _plugins(section, catalogue(registry, _KINDS[section])))
+    if registry.broken:
+        out.print(f"[bold]{len(registry.broken)} broken[/] plugin(s): see `kdbench plugins`")
+
+
+def _as_dicts(section: str, registry: Registry) -> list[dict[str, object]]:
+    if section == "suites":
+        from kdbench.suite_file import list_suites
+
+        return [summary.as_dict() for summary in list_suites()]
+    return [entry.as_dict() for entry in catalogue(registry, _KINDS[section])]
+
+
+def _suites() -> Table:
+    from kdbench.suite_file import list_suites
+
+    table = _table("suites", "name", "what it asks")
+    for summary in list_suites():
+        table.add_row(summary.name, summary.title)
+    return table
+
+
+def _plugins(section: str, entries: list[Entry]) -> Table:
+    table = _table(section, "name", *(["family"] if section == "methods" else []), "what it is")
+    for entry in entries:
+        family = [entry.family] if section == "methods" else []
+        paper = f" [dim]({entry.paper})[/]" if entry.paper else ""
+        table.add_row(entry.name, *family, f"{entry.summary}{paper}")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "family"))
+    return table
+
+
+def show_plugins(as_json: bool) -> None:
+    """Prints each distribution with what it brings, then the broken ones with their errors."""
+    registry = discover()
+    if as_json:
+        working = [
+            {"distribution": each.distribution, "version": each.version, "module": each.module, **_brought(registry, str(each))}
+            for each in registry.origins
+        ]
+        broken = [
+            {"distribution": each.origin.distribution, "version": each.origin.version, "error": each.error, "traceback": each.trace}
+            for each in registry.broken
+        ]
+        print_json({"working": working, "broken": broken})
+        return
+    table = _table("plugins", "distribution", "module", "brings")
+    for origin in registry.origins:
+        brings = ", ".join(f"{len(names)} {section}" for section, names in _brought(registry, str(origin)).items() if names)
+        table.add_row(str(origin), origin.module, brings or "nothing")
+    out.print(table)
+    for each in registry.broken:
+        out.print(f"[bold red]broken[/] {each.origin} ({each.origin.module})", highlight=False)
+        out.print(f"  {each.error}", markup=False)
+        out.print(f"  to be rid of it: pip uninstall {each.origin.distribution}", style="dim", markup=False)
+
+
+def _brought(registry: Registry, origin: str) -> dict[str, list[str]]:
+    return {
+        section: [plugin.name for plugin in registry.plugins[kind].values() if str(plugin.origin) == origin]
+        for section, kind in _KINDS.items()
+    }

@@ -1,0 +1,77 @@
+"""`kdbench plan`: what would run, what is cached or skipped and why, and what it would cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from kdbench.cli.console import out
+from kdbench.cli.running import requested_suite
+from kdbench.data import DataFolders
+from kdbench.execution.local import is_finished
+from kdbench.measuring.estimate import Estimate, estimate
+from kdbench.plan import Plan, Trial, make_plan
+from kdbench.plugins import discover
+from kdbench.store.run_folder import RunFolder, teacher_files
+from kdbench.training.device import resolve_device
+
+
+def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, name: str | None, device: str) -> None:
+    """Prints the cohorts, then what is skipped, then the cost of what is left to do."""
+    wanted = requested_suite(suite, methods, seeds)
+    plan = make_plan(wanted, discover(), DataFolders.from_environment())
+    run = RunFolder(folder / (name or wanted.id))
+    students = {trial for trial in plan.trials if not is_finished(run.trial(trial.fingerprint).record())}
+    teachers = {
+        trial for trial in plan.teachers if students and not is_finished(teacher_files(folder, trial.fingerprint).record())
+    }
+    out.print(f"[bold]{wanted.title or wanted.id}[/] ({wanted.id}), run {run.path}")
+    out.print(_cohorts(plan, students))
+    _print_skipped(plan)
+    every = len([*plan.trials])
+    out.print(f"{every} trials: {every - len(students)} cached in {run.path}, {len(students)} to run", soft_wrap=True)
+    out.print(f"{len(plan.teachers)} teachers: {len(plan.teachers) - len(teachers)} cached or not needed, {len(teachers)} to train")
+    if students:
+        target = resolve_device(device)
+        _print_cost(estimate(plan, students, teachers, target), str(target))
+
+
+def _cohorts(plan: Plan, missing: set[Trial]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for header in ("cohort", "task", "pair", "seed", "methods (one teacher pass per batch serves all)"):
+        table.add_column(header, overflow="fold")
+    for number, cohort in enumerate(plan.cohorts, start=1):
+        head = cohort.head
+        names = [trial.method_name if trial in missing else f"{trial.method_name} (cached)" for trial in cohort.trials]
+        table.add_row(str(number), head.task, head.pair, str(head.seed), ", ".join(names))
+    return table
+
+
+def _print_skipped(plan: Plan) -> None:
+    reasons: dict[tuple[str, str, str, str], list[int]] = {}
+    for each in plan.skipped:
+        trial = each.trial
+        reasons.setdefault((trial.task, trial.pair, trial.method_name, each.reason), []).append(trial.seed)
+    for (task, pair, method, reason), seeds in reasons.items():
+        said = f"skipped: {method} on {task}, {pair} ({len(seeds)} seeds): {reason}"
+        out.print(said, markup=False, soft_wrap=True)
+
+
+def _print_cost(cost: Estimate, device: str) -> None:
+    table = Table(box=None, pad_edge=False, title=f"estimated cost on {device}", title_justify="left")
+    for header in ("", "networks", "FLOPs", "time"):
+        table.add_column(header, justify="left" if not header else "right")
+    table.add_row("teachers", str(cost.teachers), f"{cost.teacher_flops:.2e}", _duration(cost.teacher_seconds))
+    table.add_row("students", str(cost.students), f"{cost.student_flops:.2e}", _duration(cost.student_seconds))
+    table.add_row("teacher passes", "", f"{cost.pass_flops:.2e}", _duration(cost.pass_seconds))
+    total = cost.teacher_flops + cost.student_flops + cost.pass_flops
+    table.add_row("together", "", f"{total:.2e}", _duration(cost.seconds), style="bold")
+    out.print(table)
+    out.print("time is measured on a few steps of each network here and now; losses, measuring and storing come on top", style="dim")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,87 @@
+"""`kdbench records`, `leaderboard` and `verdict`: what a run came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from kdbench.analysis import tables
+from kdbench.analysis.board import Leaderboard
+from kdbench.analysis.leaderboard import leaderboard
+from kdbench.cli.console import out, print_json, print_raw
+from kdbench.errors import BadInput
+from kdbench.measuring.record import Record
+from kdbench.report.terminal import leaderboard_table, verdict_panel
+from kdbench.store.run_folder import RunFolder
+
+
+def board_of(run: RunFolder) -> Leaderboard:
+    """The leaderboard of a run's records.
+
+    Raises:
+        BadInput: no trial has ended yet.
+    """
+    records = run.records()
+    if not records:
+        raise BadInput(f"the run in {run.path} has no finished trial yet", hint="`kdbench run` goes on with it")
+    return leaderboard(records, equivalence_margin=run.manifest().equivalence_margin)
+
+
+def print_results(run: RunFolder) -> None:
+    """The leaderboard and the verdict, as `kdbench run` ends."""
+    _print_leaderboard(run)
+    out.print(verdict_panel(board_of(run)))
+
+
+def show_leaderboard(reference: str, folder: Path, form: Literal["terminal", "json", "csv", "markdown"]) -> None:
+    """Prints a run's leaderboard in one of its forms."""
+    run = RunFolder.open(reference, folder)
+    if form == "terminal":
+        _print_leaderboard(run)
+    else:
+        written = {"json": tables.to_json, "csv": tables.to_csv, "markdown": tables.to_markdown}
+        print_raw(written[form](board_of(run)))
+
+
+def _print_leaderboard(run: RunFolder) -> None:
+    manifest = run.manifest()
+    out.print(f"[bold]{manifest.title or manifest.suite}[/] ({manifest.suite}), run {run.path}")
+    for departure in manifest.departures:
+        out.print(f"departs from the protocol: {departure}", markup=False, style="dim")
+    for board in board_of(run).boards:
+        out.print()
+        out.print(leaderboard_table(board, out.width))
+    out.print()
+
+
+def show_verdict(reference: str, folder: Path, as_json: bool) -> None:
+    """Prints a run's verdict with its evidence."""
+    run = RunFolder.open(reference, folder)
+    if as_json:
+        print_raw(tables.verdicts_to_json(board_of(run)))
+    else:
+        out.print(verdict_panel(board_of(run)))
+
+
+def show_records(reference: str, folder: Path, as_json: bool) -> None:
+    """Prints one line per trial; as JSON, one object per line with every number of the record."""
+    for record in RunFolder.open(reference, folder).records():
+        if as_json:
+            print_json(_public(record), indent=None)
+        else:
+            print_raw(_line(record))
+
+
+def _public(record: Record) -> dict[str, object]:
+    kept = (
+        "fingerprint", "status", "suite", "task", "pair", "method", "params", "family", "seed", "reason", "primary",
+        "metrics", "measurements",
+    )  # fmt: skip
+    return record.model_dump(mode="json", include=set(kept))
+
+
+def _line(record: Record) -> str:
+    score = record.metrics.get(record.primary)
+    said = f"{record.primary} {score:.4f}" if score is not None else record.reason or ""
+    where = f"{record.task}  {record.pair}  seed {record.seed}"
+    return f"{record.fingerprint[:12]}  {record.status:8}  {record.method:20}  {where}  {said}"

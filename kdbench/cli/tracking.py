@@ -1,0 +1,86 @@
+"""`kdbench sync` and `kdbench ui`: MLflow as the view on records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdbench.analysis import tables
+from kdbench.cli.console import out as console
+from kdbench.cli.results import board_of
+from kdbench.errors import StoreError, UnknownName
+from kdbench.report.tracking import method_runs
+from kdbench.store.mlflow_client import default_tracking_uri, masked
+from kdbench.store.mlflow_server import start_server
+from kdbench.store.mlflow_view import SyncResult, find_view, sync
+from kdbench.store.run_folder import RunFolder
+from kdbench.training.observer import Observer
+
+
+def synchronise(run: RunFolder, tracking_uri: str) -> SyncResult:
+    """Makes MLflow show the run's records as they are on disk.
+
+    Raises:
+        StoreError: MLflow cannot be reached or written; the records do not depend on it.
+    """
+    board = board_of(run)
+    artifacts = {
+        "leaderboard.csv": tables.to_csv(board),
+        "leaderboard.json": tables.to_json(board),
+        "leaderboard.md": tables.to_markdown(board),
+        "verdict.json": tables.verdicts_to_json(board),
+        "suite.yaml": run.manifest().suite_source,
+    }
+    return sync(
+        tracking_uri, run.path.name, run.manifest(), run.records(), method_runs(board), artifacts, tables.to_frame(board)
+    )
+
+
+class Tracker:
+    """Keeps MLflow up to date during a run, and never fails or stops it: the records are the truth."""
+
+    def __init__(self, run: RunFolder, out: Path, tracking_uri: str | None) -> None:
+        self.run = run
+        self.uri = tracking_uri or default_tracking_uri(out)
+        self._given_up = False
+
+    def sync(self, observer: Observer, *, last: bool = False) -> None:
+        """Writes what is new. After a failure it waits for the end of the run before it tries once more."""
+        if self._given_up and not last:
+            return
+        try:
+            synchronise(self.run, self.uri)
+        except StoreError as error:
+            if last or not self._given_up:
+                observer.note(f"MLflow at {masked(self.uri)} was not updated: {error.message}")
+            if last:
+                observer.note(f"nothing is lost; `kdbench sync {self.run.path}` makes it whole")
+            self._given_up = True
+
+
+def sync_run(reference: str, out: Path, tracking_uri: str | None) -> None:
+    """Brings MLflow up to date with one run."""
+    run = RunFolder.open(reference, out)
+    uri = tracking_uri or default_tracking_uri(run.path.parent)
+    done = synchronise(run, uri)
+    console.print(
+        f"{run.path.name} in {masked(uri)}: {done.created} runs created, {done.updated} updated, "
+        f"{done.unchanged} unchanged, {done.deleted} deleted", markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def serve_ui(port: int, out: Path, tracking_uri: str | None) -> None:
+    """Serves MLflow on 127.0.0.1 until interrupted, after printing the link to the latest leaderboard."""
+    uri = tracking_uri or default_tracking_uri(out)
+    view = _latest_view(uri, out)
+    with start_server(uri, port) as server:
+        console.print(f"leaderboard: {server.url}{view or '/'}", markup=False, soft_wrap=True)
+        console.print("Ctrl-C ends it")
+        server.wait()
+
+
+def _latest_view(uri: str, out: Path) -> str | None:
+    try:
+        run = RunFolder.open("latest", out)
+    except UnknownName:
+        return None
+    return find_view(uri, run.manifest().suite, run.path.name)

@@ -1,0 +1,121 @@
+"""Runs a plan in this process: cohort by cohort, only what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import KdbenchError
+from kdbench.measuring.environment import environment
+from kdbench.measuring.measure import Measurer
+from kdbench.measuring.record import Record
+from kdbench.plan import Cohort, Plan, Trial
+from kdbench.store.run_folder import RunFolder, TrialFiles, teacher_files
+from kdbench.training.cohort import Trained, train
+from kdbench.training.observer import Observer
+
+
+class TeacherFailed(KdbenchError):
+    """A teacher did not train to its end, so nobody can learn from it."""
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """A trained teacher and its logits on the test split [examples, classes]."""
+
+    network: nn.Module
+    answers: Tensor
+
+
+def is_finished(record: Record | None) -> bool:
+    """Whether a trial needs no further run: a failure is tried again, a divergence would only diverge again."""
+    return record is not None and record.status != "failed"
+
+
+def execute(plan: Plan, run: RunFolder, out: Path, device: torch.device, observer: Observer) -> Iterator[list[Record]]:
+    """Trains, measures and stores what has no record yet; yields the new records, cohort by cohort.
+
+    `out`: the folder of all runs; trained teachers are shared between them.
+
+    Raises:
+        StoreError: results cannot be written. Everything already stored is kept.
+    """
+    executor = _Executor(plan, run, out, device, observer)
+    yield executor.store_skipped()
+    for cohort in plan.cohorts:
+        missing = tuple(trial for trial in cohort.trials if not is_finished(run.trial(trial.fingerprint).record()))
+        if missing:
+            yield executor.run_cohort(Cohort(missing))
+
+
+class _Executor:
+    def __init__(self, plan: Plan, run: RunFolder, out: Path, device: torch.device, observer: Observer) -> None:
+        self.plan, self.run, self.out, self.device, self.observer = plan, run, out, device, observer
+        self.measurer = Measurer(plan, device, environment(str(device)))
+
+    def store_skipped(self) -> list[Record]:
+        """Records for what cannot run here, each with its reason."""
+        fresh = []
+        for skipped in self.plan.skipped:
+            files = self.run.trial(skipped.trial.fingerprint)
+            if files.record() is None:
+                record = self.measurer.skipped(skipped)
+                files.save(record, None, None)
+                fresh.append(record)
+        return fresh
+
+    def run_cohort(self, cohort: Cohort) -> list[Record]:
+        """The cohort's teachers first (trained or taken from their folder), then its trials in lockstep."""
+        try:
+            teachers = {trial.fingerprint: self._teacher(trial) for trial in cohort.teachers}
+        except TeacherFailed as failure:
+            return [self._store(_without_teacher(trial, failure), {}) for trial in cohort.trials]
+        return [self._store(trained, teachers) for trained in self._train(cohort, teachers)]
+
+    def _train(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
+        networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
+        return train(
+            cohort, self.plan.tasks[cohort.head.task], self.plan.architectures, networks,
+            lambda trial: self._files(trial).checkpoint, self.device, self.observer,
+        )  # fmt: skip
+
+    def _files(self, trial: Trial) -> TrialFiles:
+        """Students live in the run's folder; teachers, which have no reference to be compared with, in the shared one."""
+        if trial.reference is None:
+            return teacher_files(self.out, trial.fingerprint)
+        return self.run.trial(trial.fingerprint)
+
+    def _store(self, trained: Trained, teachers: Mapping[str, _Teacher]) -> Record:
+        networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
+        answers = {fingerprint: teacher.answers for fingerprint, teacher in teachers.items()}
+        measured = self.measurer.measure(trained, networks, answers)
+        files = self._files(trained.trial)
+        weights = trained.student.state_dict() if trained.student is not None else None
+        files.save(measured.record, weights, measured.predictions)
+        files.discard_checkpoint()
+        self.observer.trial_stored(trained.trial, trained.status, trained.reason)
+        return measured.record
+
+    def _teacher(self, trial: Trial) -> _Teacher:
+        files = teacher_files(self.out, trial.fingerprint)
+        record = files.record()
+        if not is_finished(record):
+            own = {teacher.fingerprint: self._teacher(teacher) for teacher in trial.teachers}
+            record = next(self._store(trained, own) for trained in self._train(Cohort((trial,)), own))
+        assert record is not None
+        if record.status != "done":
+            raise TeacherFailed(f"its teacher {trial.student} (seed {trial.seed}) {record.status}: {record.reason}")
+        network = self.plan.architectures[trial.student].build(self.plan.tasks[trial.task].data.spec)
+        network.load_state_dict(files.weights())
+        return _Teacher(network.to(self.device).eval(), files.predictions()["logits"])
+
+
+def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:
+    return Trained(
+        trial=trial, status="failed", student=None, curves={}, examples=0, seconds=0.0, teacher_seconds=0.0,
+        shared_seconds=0.0, reason=failure.message,
+    )  # fmt: skip

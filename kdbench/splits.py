@@ -1,0 +1,157 @@
+"""TensorSplit and LoadedSplit: the examples of one part of a data set, in memory or read when they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from kdbench.errors import BadInput
+from kdbench.task import Batch
+
+_DIGEST_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSplit:
+    """Examples held in memory: inputs [examples, ...] (images as uint8), targets [examples, ...] on the same device."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise ValueError(f"{len(self.inputs)} inputs, but {len(self.targets)} targets")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
+        """The batches whose examples `order` lists by position, each a LongTensor [batch]."""
+        for positions in order:
+            chosen = positions.to(self.inputs.device)
+            yield Batch(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen), positions)
+
+    def subset(self, indices: Tensor) -> TensorSplit:
+        """The same examples, restricted to `indices` (LongTensor) in that order."""
+        chosen = indices.to(self.inputs.device)
+        return TensorSplit(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen))
+
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape and bytes of inputs and targets, as hex; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            digest.update(_header(tensor.dtype, tuple(tensor.shape)))
+            digest.update(_content(tensor))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSplit:
+    """Examples too large for memory, read from a map-style dataset by `workers` processes (0: in this one).
+
+    Attributes:
+        dataset: item i is the input of example i, a tensor of one shape and dtype for all, the same at each reading.
+        targets: [examples, ...], held apart because splits are stratified by them without reading any input.
+        workers: processes that read ahead; they change the speed, never the batches.
+        known_digest: what `digest` answers; empty: every example is read once to compute it, and the answer equals
+            that of a `TensorSplit` with the same content.
+    """
+
+    dataset: Dataset[Tensor]
+    targets: Tensor
+    workers: int = 0
+    known_digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
+        """The batches whose examples `order` lists by position, each a LongTensor [batch]."""
+        # DataLoader draws a seed for its workers at each start: from its own generator, or the global one would move.
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=[positions.tolist() for positions in order],
+            num_workers=self.workers,
+            generator=torch.Generator(),
+        )
+        for positions, inputs in zip(order, loader, strict=True):
+            yield Batch(inputs, self.targets[positions], positions)
+
+    def subset(self, indices: Tensor) -> LoadedSplit:
+        """The same examples, restricted to `indices` (LongTensor) in that order.
+
+        The digest of a subset of a known one is derived from it, so that nothing has to be read again.
+        """
+        known = ""
+        if self.known_digest:
+            digest = hashlib.sha256(self.known_digest.encode())
+            digest.update(_content(indices))
+            known = digest.hexdigest()
+        return LoadedSplit(Subset(self.dataset, indices.tolist()), self.targets[indices], self.workers, known)
+
+    def digest(self) -> str:
+        """SHA-256 over the content, as hex; computed once."""
+        return self.known_digest or self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        order = torch.arange(len(self)).split(_DIGEST_BATCH)
+        for number, batch in enumerate(self.batches(order)):
+            if number == 0:
+                digest.update(_header(batch.inputs.dtype, (len(self), *batch.inputs.shape[1:])))
+            digest.update(_content(batch.inputs))
+        digest.update(_header(self.targets.dtype, tuple(self.targets.shape)))
+        digest.update(_content(self.targets))
+        return digest.hexdigest()
+
+
+def stratified_holdout(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions kept and held out, both sorted LongTensors, with the class shares of `targets` [examples] in each.
+
+    Where that is impossible (targets that are no class labels, a class with a single example, fewer places than
+    classes) the cut is plainly random.
+
+    Raises:
+        BadInput: `fraction` leaves one of the two sides empty.
+    """
+    from sklearn.model_selection import train_test_split
+
+    examples = len(targets)
+    held = round(fraction * examples)
+    if not 0 < held < examples:
+        raise BadInput(f"cannot hold out a fraction of {fraction:g} of {examples} examples")
+    kept_positions, held_positions = train_test_split(
+        np.arange(examples),
+        test_size=held,
+        random_state=seed,
+        stratify=targets.cpu().numpy() if _can_stratify(targets, held) else None,
+    )
+    return torch.from_numpy(np.sort(kept_positions)), torch.from_numpy(np.sort(held_positions))
+
+
+def _can_stratify(targets: Tensor, held: int) -> bool:
+    if targets.ndim != 1 or targets.is_floating_point():
+        return False
+    counts = torch.unique(targets, return_counts=True)[1]
+    return int(counts.min()) >= 2 and len(counts) <= min(held, len(targets) - held)
+
+
+def _header(dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    return f"{dtype} {list(shape)};".encode()
+
+
+def _content(tensor: Tensor) -> memoryview:
+    # Through uint8, because numpy lacks bfloat16.
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data

@@ -1,0 +1,199 @@
+"""The training loop: every trial of a cohort advanced in lockstep over the same batches and teacher passes."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.architecture import Architecture
+from kdbench.errors import StoreError
+from kdbench.plan import Cohort, LoadedTask, Trial
+from kdbench.training.augmentation import parse as parse_augmentation
+from kdbench.training.checkpoints import load_checkpoint, save_checkpoint
+from kdbench.training.learner import Diverged, Learner, TeacherTaps
+from kdbench.training.observer import Observer
+from kdbench.training.prediction import PreparedBatch
+from kdbench.training.randomness import generator
+from kdbench.training.teachers import TeacherPanel
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trial after training. Seconds: as if alone; the teacher's part of them; and what it really cost in company.
+
+    `student` is the measured network, in eval mode; None unless the status is "done".
+    """
+
+    trial: Trial
+    status: Literal["done", "failed", "diverged"]
+    student: nn.Module | None
+    curves: Mapping[str, list[float]]
+    examples: int
+    seconds: float
+    teacher_seconds: float
+    shared_seconds: float
+    reason: str | None = None
+    error: str | None = None
+
+
+def train(
+    cohort: Cohort,
+    loaded: LoadedTask,
+    architectures: Mapping[str, Architecture],
+    teachers: Mapping[str, nn.Module],
+    checkpoint: Callable[[Trial], Path],
+    device: torch.device,
+    observer: Observer,
+) -> Iterator[Trained]:
+    """Trains all trials of `cohort`, resuming each from its checkpoint; yields each as it ends.
+
+    `teachers`: trained networks by fingerprint. A trial that raises or diverges leaves; the others go on.
+    """
+    panel = TeacherPanel(cohort.trials, teachers, architectures)
+    try:
+        yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer).run()
+    finally:
+        panel.close()
+
+
+class _Loop:
+    def __init__(
+        self,
+        cohort: Cohort,
+        loaded: LoadedTask,
+        architectures: Mapping[str, Architecture],
+        panel: TeacherPanel,
+        checkpoint: Callable[[Trial], Path],
+        device: torch.device,
+        observer: Observer,
+    ) -> None:
+        self.cohort, self.loaded, self.architectures, self.panel = cohort, loaded, architectures, panel
+        self.checkpoint, self.device, self.observer = checkpoint, device, observer
+        self.recipe, self.seed, self.stream = cohort.head.recipe, cohort.head.seed, cohort.head.stream
+        self.augment = parse_augmentation(self.recipe.augmentation)
+        self.learners: list[Learner] = []
+
+    def run(self) -> Iterator[Trained]:
+        example = next(self._batches(epoch=0))
+        answers = self.panel(example.inputs, self.recipe.precision)
+        for trial in self.cohort.trials:
+            failed = self._attempt(trial, self._admit, trial, example, answers)
+            if failed:
+                yield failed
+        self.observer.cohort_started(self.cohort, min((each.epoch for each in self.learners), default=0))
+        for epoch in range(self.recipe.epochs):
+            # a trial that a kill left an epoch ahead of the others waits for them
+            active = [learner for learner in self.learners if learner.epoch == epoch]
+            if active:
+                yield from self._epoch(epoch, active)
+        self.observer.cohort_ended(self.cohort)
+        for learner in self.learners:
+            yield _trained(learner)
+
+    def _admit(self, trial: Trial, example: PreparedBatch, answers: TeacherTaps) -> None:
+        learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device)
+        learner.begin(example, answers)
+        load_checkpoint(learner, self.checkpoint(trial))
+        self.learners.append(learner)
+
+    def _epoch(self, epoch: int, active: list[Learner]) -> Iterator[Trained]:
+        for learner in active:
+            learner.train_mode()
+        order = self._order(epoch)
+        steps = self.recipe.epochs * len(order)
+        examples, started = 0, time.perf_counter()
+        for index, batch in enumerate(self._batches(epoch)):
+            answers = self.panel(batch.inputs, self.recipe.precision)
+            self._book(active, time.perf_counter() - started)
+            for learner in list(active):
+                step = epoch * len(order) + index
+                failed = self._attempt(learner.trial, learner.advance, batch, answers, step, steps)
+                if failed:
+                    active.remove(learner)
+                    yield failed
+            examples += len(batch)
+            started = time.perf_counter()
+        for learner in list(active):
+            failed = self._attempt(learner.trial, self._close, learner, examples)
+            if failed:
+                active.remove(learner)
+                yield failed
+        self.observer.epoch_ended(self.cohort, epoch + 1, {each.trial: each.curves for each in active})
+
+    def _close(self, learner: Learner, examples: int) -> None:
+        learner.end_epoch(examples)
+        save_checkpoint(learner, self.checkpoint(learner.trial))
+
+    def _attempt(self, trial: Trial, work: Callable[..., None], *arguments: object) -> Trained | None:
+        """Runs one trial's work; if it raises, the trial leaves the cohort, and its end is returned."""
+        try:
+            work(*arguments)
+        except StoreError:
+            raise  # the disk is full or read-only: no fault of the trial's
+        except Exception as error:
+            learner = next((each for each in self.learners if each.trial is trial), None)
+            if learner is not None:
+                self.learners.remove(learner)
+            return _ended_early(trial, learner, error)
+        return None
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        """The epoch's batches as positions; a single left-over example is dropped (BatchNorm cannot take it)."""
+        shuffled = torch.randperm(
+            len(self.loaded.data.train), generator=generator(self.seed, self.stream, "order", epoch)
+        )
+        return [batch for batch in shuffled.split(self.recipe.batch_size) if len(batch) > 1]
+
+    def _batches(self, epoch: int) -> Iterator[PreparedBatch]:
+        data = self.loaded.data
+        random = generator(self.seed, self.stream, "augmentation", epoch)
+        for batch in data.train.batches(self._order(epoch)):
+            inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
+            targets = batch.targets.to(self.device, non_blocking=True)
+            yield PreparedBatch(data.prepare(inputs), targets, batch.indices.to(self.device))
+
+    def _book(self, active: list[Learner], seconds: float) -> None:
+        """Charges the batch: data to everyone, each teacher's pass in full to whoever learns from it."""
+        teaching = sum(self.panel.seconds.values())
+        for learner in active:
+            own = sum(self.panel.seconds[teacher.fingerprint] for teacher in learner.trial.teachers)
+            learner.teacher_seconds += own
+            learner.seconds += seconds - teaching + own
+            learner.shared_seconds += seconds / len(active) - (seconds - teaching + own)
+
+
+def _trained(learner: Learner) -> Trained:
+    learner.close()
+    return Trained(
+        trial=learner.trial,
+        status="done",
+        student=learner.networks[0].eval(),
+        curves=learner.curves,
+        examples=learner.examples,
+        seconds=learner.seconds,
+        teacher_seconds=learner.teacher_seconds,
+        shared_seconds=learner.seconds + learner.shared_seconds,
+    )
+
+
+def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Trained:
+    diverged = isinstance(error, Diverged)
+    return Trained(
+        trial=trial,
+        status="diverged" if diverged else "failed",
+        student=None,
+        curves=learner.curves if learner else {},
+        examples=learner.examples if learner else 0,
+        seconds=learner.seconds if learner else 0.0,
+        teacher_seconds=learner.teacher_seconds if learner else 0.0,
+        shared_seconds=learner.seconds + learner.shared_seconds if learner else 0.0,
+        reason=str(error) if diverged else f"{type(error).__name__}: {error}",
+        error=None if diverged else "".join(traceback.format_exception(error)),
+    )

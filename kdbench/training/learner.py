@@ -1,0 +1,159 @@
+"""One trial in training: its students, auxiliary modules, optimiser, generators and curves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.architecture import Architecture
+from kdbench.method import Step
+from kdbench.plan import LoadedTask, Trial
+from kdbench.training.prediction import PreparedBatch, predict
+from kdbench.training.randomness import RandomState, derive, seeded
+from kdbench.training.recipe import build_optimizer, learning_rate
+from kdbench.training.taps import TappedNetwork, expand
+
+TeacherTaps = Mapping[str, Mapping[str, Tensor]]
+
+
+class Diverged(Exception):
+    """The loss of a trial is no longer finite."""
+
+
+class Learner:
+    """Advances one trial batch by batch. What it computes depends on its trial only, never on its company."""
+
+    def __init__(self, trial: Trial, loaded: LoadedTask, architecture: Architecture, device: torch.device) -> None:
+        self.trial, self.loaded, self.device = trial, loaded, device
+        self.networks = [self._build(architecture, index) for index in range(trial.method.needs.students)]
+        self.students = [
+            TappedNetwork(network, architecture.taps(network), trial.method.needs.student) for network in self.networks
+        ]
+        self.auxiliary: nn.Module | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.random = RandomState(derive(trial.seed, trial.stream, "steps"), device)
+        self.curves: dict[str, list[float]] = {}
+        self.epoch = 0
+        self.examples = 0
+        self.seconds = self.teacher_seconds = self.shared_seconds = 0.0
+        self._sums: dict[str, Tensor] = {}
+
+    def _build(self, architecture: Architecture, index: int) -> nn.Module:
+        with seeded(self.trial.seed, self.trial.stream, "weights", self.trial.student, index):
+            return architecture.build(self.loaded.data.spec).to(self.device)
+
+    def begin(self, example: PreparedBatch, teachers: TeacherTaps) -> None:
+        """Builds the auxiliary modules to the shapes of an example batch, and the optimiser over everything."""
+        for network in self.networks:
+            network.eval()
+        with torch.no_grad(), seeded(self.trial.seed, self.trial.stream, "auxiliary"):
+            self.auxiliary = self.trial.method.build_auxiliary(self._step(example, teachers, progress=0.0))
+        if self.auxiliary is not None:
+            self.auxiliary.to(self.device)
+        self.optimizer = build_optimizer(self.trial.recipe, self.networks, self.auxiliary)
+        self.train_mode()
+
+    def train_mode(self) -> None:
+        """Puts every trained module into train mode."""
+        for module in self._modules():
+            module.train()
+
+    def _modules(self) -> list[nn.Module]:
+        return [*self.networks, *([self.auxiliary] if self.auxiliary is not None else [])]
+
+    def _step(self, batch: PreparedBatch, teachers: TeacherTaps, progress: float) -> Step:
+        needs, task = self.trial.method.needs, self.loaded.task
+        answers = [teachers[teacher.fingerprint] for teacher in self.trial.teachers]
+        return Step(
+            students=[student(batch.inputs) for student in self.students],
+            # exactly the taps it asked for: what other trials of the cohort look at must not reach it
+            teachers=[{name: taps[name] for name in expand(("logits", *needs.teacher), taps)} for taps in answers],
+            task_loss=lambda logits: task.loss(logits, batch.targets),
+            indices=batch.indices,
+            progress=progress,
+            auxiliary=self.auxiliary,
+        )
+
+    def advance(self, batch: PreparedBatch, teachers: TeacherTaps, step: int, steps: int) -> None:
+        """One optimisation step: the `step`-th of `steps` in all."""
+        assert self.optimizer is not None
+        started = time.perf_counter()
+        recipe = self.trial.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step / steps)
+        with self.random.active():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                seen = self._step(batch, teachers, step / max(steps - 1, 1))
+            losses = self.trial.method.losses(seen)
+            total = torch.stack([loss.reshape(()) for loss in losses.values()]).sum()
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            if recipe.clip_grad_norm is not None:
+                parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+                nn.utils.clip_grad_norm_(parameters, recipe.clip_grad_norm)
+            self.optimizer.step()
+        self._log({"loss": total, **{f"loss/{term}": loss for term, loss in losses.items()}}, len(batch))
+        self.examples += len(batch)
+        self.seconds += time.perf_counter() - started
+
+    def _log(self, losses: Mapping[str, Tensor], size: int) -> None:
+        for name, loss in losses.items():
+            weighted = loss.detach().double().reshape(()) * size
+            self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
+
+    def end_epoch(self, examples: int) -> None:
+        """Closes the curves of an epoch of `examples` examples, scores the validation split.
+
+        Raises:
+            Diverged: the epoch's loss is not finite.
+        """
+        means = {name: float(total) / examples for name, total in self._sums.items()}
+        self._sums = {}
+        if not torch.isfinite(torch.tensor(means["loss"])):
+            raise Diverged(f"the loss became {means['loss']} in epoch {self.epoch + 1}")
+        data = self.loaded.data
+        assert data.validation is not None and self.optimizer is not None
+        metric = self.loaded.task.metrics(data.spec)[0]
+        logits = predict(self.networks[0], data.validation, data, self.device)
+        score = metric.compute(logits, data.validation.targets)
+        rate = self.optimizer.param_groups[0]["lr"]
+        for name, value in {**means, f"validation_{metric.name}": score, "learning_rate": rate}.items():
+            self.curves.setdefault(name, [0.0] * self.epoch).append(value)
+        self.epoch += 1
+
+    def close(self) -> None:
+        """Leaves the students as they are deployed: without hooks."""
+        for student in self.students:
+            student.detach_hooks()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training goes on from, by name, as a checkpoint holds it."""
+        assert self.optimizer is not None
+        found = {f"random.{name}": state for name, state in self.random.state.items()}
+        for index, module in enumerate(self._modules()):
+            found.update({f"module.{index}.{name}": value for name, value in module.state_dict().items()})
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            found.update({f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None})
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `tensors` gave."""
+        assert self.optimizer is not None
+        self.random.state = _below(tensors, "random")
+        for index, module in enumerate(self._modules()):
+            module.load_state_dict(_below(tensors, f"module.{index}"))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, "optimizer").items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = len(prefix) + 1
+    return {name[start:]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+

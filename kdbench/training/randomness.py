@@ -1,0 +1,66 @@
+"""Random streams: what a seed fixes, and how each trial keeps its own generator state in company."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor
+
+
+def derive(seed: int, *purpose: str | int) -> int:
+    """An independent 63-bit seed for one purpose. A method's name never enters, so methods are paired."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """A CPU generator for one purpose: batch order and augmentation are drawn alike on every device."""
+    return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def forked() -> AbstractContextManager[None]:
+    """Runs a block and puts the global generators back as they were, those of every accelerator too."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Runs a block under a derived seed and leaves the global generators as they were."""
+    with forked():
+        torch.manual_seed(derive(seed, *purpose))
+        yield
+
+
+class RandomState:
+    """The global generators' state as one trial knows it: put in place before its step, kept after."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        with forked():
+            torch.manual_seed(seed)
+            self.state = self._read()
+
+    def _read(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self._cuda is not None:
+            state["cuda"] = torch.cuda.get_rng_state(self._cuda)
+        return state
+
+    def _write(self, state: dict[str, Tensor]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(state["cuda"], self._cuda)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Runs a block as if this trial were alone with the generators."""
+        outside = self._read()
+        self._write(self.state)
+        try:
+            yield
+        finally:
+            self.state = self._read()
+            self._write(outside)

@@ -1,0 +1,54 @@
+"""The frozen teachers of a cohort: one pass per batch each, shared by every trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.architecture import Architecture
+from kdbench.plan import Trial
+from kdbench.training.taps import TappedNetwork
+
+
+class TeacherPanel:
+    """Answers a batch with every teacher's taps, by the teacher's fingerprint.
+
+    Each teacher runs once, with the union of the taps that the trials ask of it, in eval mode and under
+    `no_grad` (not `inference_mode`: the answers enter the students' losses).
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], networks: Mapping[str, nn.Module], architectures: Mapping[str, Architecture]
+    ) -> None:
+        wanted: dict[str, set[str]] = {}
+        students = {}
+        for trial in trials:
+            for teacher in trial.teachers:
+                wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
+                students[teacher.fingerprint] = teacher.student
+        self._tapped = {}
+        for fingerprint, taps in wanted.items():
+            network = networks[fingerprint].eval().requires_grad_(False)
+            offered = architectures[students[fingerprint]].taps(network)
+            self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps))
+        self.seconds: dict[str, float] = dict.fromkeys(wanted, 0.0)
+        self.passes = 0
+
+    def __call__(self, inputs: Tensor, precision: str = "fp32") -> dict[str, dict[str, Tensor]]:
+        """The taps of every teacher for prepared inputs [batch, ...]; books the seconds of each pass."""
+        answers = {}
+        for fingerprint, tapped in self._tapped.items():
+            started = time.perf_counter()
+            with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                answers[fingerprint] = tapped(inputs)
+            self.seconds[fingerprint] = time.perf_counter() - started
+            self.passes += 1
+        return answers
+
+    def close(self) -> None:
+        """Leaves the teachers' networks as they were before they were tapped."""
+        for tapped in self._tapped.values():
+            tapped.detach_hooks()

@@ -1,0 +1,284 @@
+"""The contract of a task, for every built-in one: shapes, splits, digests, batches and preparation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import kdbench_plugins
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kdbench import BadInput, Data, DataFolders, MissingData, Task, TensorSplit
+from kdbench.plugins import discover
+from kdbench.spec import Spec
+
+NAMES = sorted(kdbench_plugins.kdbench_tasks())
+FASHION = DataFolders.from_environment().find("FashionMNIST/raw/train-images-idx3-ubyte.gz")
+
+
+def create(text: str) -> Task:
+    return discover().create("task", Spec.parse(text))
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def offline(patch: pytest.MonkeyPatch) -> list[str]:
+    """No download succeeds; the addresses that were asked for."""
+    create("cifar10")  # a plugin is loaded through the registry, which makes torchvision importable
+    asked = []
+
+    def refuse(url: str, *_args: object, **_kwargs: object) -> None:
+        asked.append(url)
+        raise URLError("no network")
+
+    for module in ("cifar", "mnist"):
+        patch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", refuse)
+    return asked
+
+
+def write_images(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("ant", "bee", "cat"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return f"image_folder[path={folder.name}]"
+
+
+def write_cifar(folder: Path, patch: pytest.MonkeyPatch, name: str, label_key: str, names_key: str) -> str:
+    """A data set in CIFAR's own format, four pictures per file, whose checksums torchvision is told."""
+    import torchvision
+
+    dataset = getattr(torchvision.datasets, name.upper())
+    classes = int(name.removeprefix("cifar"))
+    rng = np.random.default_rng(0)
+    target = folder / dataset.base_folder
+    target.mkdir(parents=True)
+
+    def write(file: str, content: dict[str, object]) -> str:
+        data = pickle.dumps(content)
+        (target / file).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    for attribute in ("train_list", "test_list"):
+        sums = []
+        for file, _ in getattr(dataset, attribute):
+            pixels = rng.integers(0, 256, (4, 3072), dtype=np.uint8)
+            sums.append([file, write(file, {"data": pixels, label_key: rng.integers(0, classes, 4).tolist()})])
+        patch.setattr(dataset, attribute, sums)
+    md5 = write(dataset.meta["filename"], {names_key: [f"class {i}" for i in range(classes)]})
+    patch.setattr(dataset, "meta", {**dataset.meta, "md5": md5})
+    return name
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def task(request, tmp_path_factory, patch, offline) -> tuple[Task, DataFolders]:
+    """Each task, with folders in which it finds its data without a network."""
+    base: Path = tmp_path_factory.mktemp(request.param)
+    makers: dict[str, Callable[[], str]] = {
+        "digits": lambda: "digits",
+        "image_folder": lambda: write_images(base / "data" / "photos"),
+        "cifar10": lambda: write_cifar(base / "data", patch, "cifar10", "labels", "label_names"),
+        "cifar100": lambda: write_cifar(base / "data", patch, "cifar100", "fine_labels", "fine_label_names"),
+        "fashion_mnist": lambda: "fashion_mnist",
+    }
+    search = base / "data"
+    if request.param == "fashion_mnist":
+        if FASHION is None:
+            pytest.skip("FashionMNIST/raw is not under $KDBENCH_DATA")
+        search = FASHION.parents[2]
+    return create(makers[request.param]()), DataFolders((search, base / "cache"), base / "cache")
+
+
+@pytest.fixture(scope="module")
+def data(task: tuple[Task, DataFolders]) -> Data:
+    return task[0].load(task[1])
+
+
+def parts(data: Data) -> list[TensorSplit]:
+    return [split for split in (data.train, data.test, data.validation) if split is not None]
+
+
+def test_shapes_and_targets_agree_with_the_spec(data: Data) -> None:
+    assert len(data.class_names) == data.spec.classes
+    for split in parts(data):
+        assert split.inputs.dtype == torch.uint8
+        assert split.inputs.shape == (len(split), *data.spec.input_shape)
+        assert split.targets.dtype == torch.int64
+        assert split.targets.shape == (len(split),)
+        assert split.targets.min() >= 0
+        assert split.targets.max() < data.spec.classes
+
+
+def test_digests_are_stable_over_loads_and_see_a_pixel(task: tuple[Task, DataFolders], data: Data) -> None:
+    again = task[0].load(task[1])
+    for split, other in zip(parts(data), parts(again), strict=True):
+        assert split.digest() == other.digest()
+        changed = other.inputs.clone()
+        changed[-1, -1, -1, -1] += 1
+        assert TensorSplit(changed, other.targets).digest() != split.digest()
+    assert len({split.digest() for split in parts(data)}) == len(parts(data))
+
+
+def test_no_test_example_is_a_training_example(task: tuple[Task, DataFolders], data: Data) -> None:
+    train, test = ({pixels.numpy().tobytes() for pixels in split.inputs} for split in (data.train, data.test))
+    assert not train & test
+
+
+def test_preparation_is_deterministic_float_and_changes_nothing(data: Data) -> None:
+    (batch,) = data.test.batches([torch.tensor([1, 0, 1])])
+    before = batch.inputs.clone()
+    prepared = data.prepare(batch.inputs)
+    assert prepared.dtype == torch.float32
+    assert prepared.shape == (3, *data.spec.input_shape)
+    assert torch.equal(prepared, data.prepare(batch.inputs))
+    assert torch.equal(prepared[0], prepared[2])
+    assert torch.equal(batch.inputs, before)
+
+
+def test_statistics_come_from_the_training_split_alone(data: Data) -> None:
+    prepared = data.prepare(data.train.inputs).double()
+    torch.testing.assert_close(
+        prepared.mean(dim=(0, 2, 3)), torch.zeros(data.spec.input_shape[0]).double(), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        prepared.std(dim=(0, 2, 3), correction=0), torch.ones(data.spec.input_shape[0]).double(), atol=1e-5, rtol=0
+    )
+
+
+def test_preparation_survives_pickling(data: Data) -> None:
+    assert pickle.loads(pickle.dumps(data.prepare)) == data.prepare
+
+
+def test_batches_follow_the_order(data: Data) -> None:
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:6].split(4)
+    for batch, positions in zip(data.train.batches(order), order, strict=True):
+        assert torch.equal(batch.indices, positions)
+        assert torch.equal(batch.inputs, data.train.inputs[positions])
+        assert torch.equal(batch.targets, data.train.targets[positions])
+
+
+def test_metrics_begin_with_the_primary_one(task: tuple[Task, DataFolders], data: Data) -> None:
+    logits = torch.nn.functional.one_hot(data.test.targets, data.spec.classes).float()
+    metrics = task[0].metrics(data.spec)
+    assert metrics[0].name == "accuracy"
+    assert [metric.compute(logits, data.test.targets) for metric in metrics] == [1.0] * len(metrics)
+
+
+NOWHERE = DataFolders((Path("nowhere"),), Path("nowhere"))
+
+
+def test_digits_are_split_by_class_shares() -> None:
+    data = create("digits").load(NOWHERE)
+    assert (len(data.train), len(data.test)) == (1257, 540)
+    shares = [torch.bincount(split.targets) / len(split) for split in (data.train, data.test)]
+    assert (shares[0] - shares[1]).abs().max() < 2 / 540
+    assert int(data.train.inputs.max()) == 16
+
+
+def test_fewer_digits_are_a_stratified_subset_of_more() -> None:
+    few, more = (create(f"digits[train_examples={count}]").load(NOWHERE) for count in (100, 400))
+    everything = create("digits").load(NOWHERE)
+    assert torch.bincount(few.train.targets).min() >= 9
+    assert torch.bincount(few.train.targets).max() <= 11
+    pictures = [[pixels.numpy().tobytes() for pixels in each.train.inputs] for each in (few, more, everything)]
+    assert (len(pictures[0]), len(pictures[1])) == (100, 400)
+    assert set(pictures[0]) <= set(pictures[1]) <= set(pictures[2])
+    assert few.test.digest() == everything.test.digest()
+    assert few.prepare != everything.prepare
+
+
+def test_more_digits_than_there_are() -> None:
+    with pytest.raises(BadInput, match="1257 training examples, not 1258"):
+        create("digits[train_examples=1258]").load(NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("cifar10", ["CIFAR-10 ", "cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a)", "cs.toronto.edu"]),
+        (
+            "cifar100",
+            ["CIFAR-100 ", "cifar-100-python.tar.gz (MD5 eb9058c3a382ffc7106e4002c42a8d85)", "cs.toronto.edu"],
+        ),
+        (
+            "fashion_mnist",
+            ["Fashion-MNIST ", "FashionMNIST/raw/t10k-labels-idx1-ubyte.gz (MD5 bb300cfdad3c16e7a12a480ee83cd310)"],
+        ),
+    ],
+)
+def test_missing_data_say_what_to_put_where(name: str, wanted: list[str], tmp_path: Path, offline: list[str]) -> None:
+    folders = DataFolders((tmp_path / "given", tmp_path / "cache"), tmp_path / "cache")
+    asked = len(offline)
+    with pytest.raises(MissingData) as caught:
+        create(name).load(folders)
+    assert len(offline) > asked  # a download was tried
+    for part in [*wanted, "neither on this machine nor downloadable", str(folders.search[0]), str(folders.search[1])]:
+        assert part in str(caught.value)
+
+
+def test_an_archive_in_a_search_folder_is_unpacked_into_the_cache(tmp_path: Path, offline: list[str]) -> None:
+    import torchvision
+
+    given, cache = tmp_path / "given", tmp_path / "cache"
+    given.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        write_cifar(tmp_path / "source", patch, "cifar10", "labels", "label_names")
+        with tarfile.open(given / "cifar-10-python.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "source" / "cifar-10-batches-py", "cifar-10-batches-py")
+        md5 = hashlib.md5((given / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+        patch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", md5)
+        asked = len(offline)
+        data = create("cifar10").load(DataFolders((given, cache), cache))
+        again = create("cifar10").load(DataFolders((cache,), cache))
+    assert len(offline) == asked
+    assert (len(data.train), len(data.test)) == (20, 4)
+    assert data.train.digest() == again.train.digest()
+    assert os.listdir(given) == ["cifar-10-python.tar.gz"]
+    assert os.listdir(cache) == ["cifar-10-batches-py"]
+
+
+def test_a_damaged_copy_is_named(tmp_path: Path, offline: list[str]) -> None:
+    (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "cifar-100-python" / "train").write_bytes(b"half a file")
+    with pytest.raises(MissingData, match=r"cifar-100-python: Dataset not found or corrupted"):
+        create("cifar100").load(DataFolders((tmp_path,), tmp_path / "cache"))
+
+
+def test_cifar_pixels_are_channels_first(tmp_path: Path, offline: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        write_cifar(tmp_path, patch, "cifar10", "labels", "label_names")
+        data = create("cifar10").load(DataFolders((tmp_path,), tmp_path / "cache"))
+        stored = pickle.loads((tmp_path / "cifar-10-batches-py" / "data_batch_1").read_bytes())
+    assert data.train.inputs[:4].reshape(4, 3072).tolist() == stored["data"].tolist()
+    assert data.train.targets[:4].tolist() == stored["labels"]
+
+
+@pytest.mark.skipif(FASHION is None, reason="FashionMNIST/raw is not under $KDBENCH_DATA")
+def test_fashion_mnist_leaves_a_read_only_folder_alone(tmp_path: Path, offline: list[str]) -> None:
+    assert FASHION is not None
+    raw = tmp_path / "given" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in FASHION.parent.glob("*.gz"):
+        (raw / file.name).symlink_to(file)
+    before = sorted(os.listdir(raw))
+    data = create("fashion_mnist").load(DataFolders((tmp_path / "given", tmp_path / "cache"), tmp_path / "cache"))
+    assert (len(data.train), len(data.test)) == (60000, 10000)
+    assert torch.bincount(data.train.targets).tolist() == [6000] * 10
+    assert sorted(os.listdir(raw)) == before
+    assert len(os.listdir(tmp_path / "cache" / "FashionMNIST" / "raw")) == 4
