@@ -39,7 +39,8 @@ def construct(cls: type[T], params: Mapping[str, Any], where: str) -> T:
             raise BadInput(f"{where} has no parameter '{key}'", hint=suggestion(key, sorted(fields)))
         adapter: TypeAdapter[Any] = TypeAdapter(hints[key], config=ConfigDict(allow_inf_nan=False))
         try:
-            values[key] = adapter.validate_python(value)
+            # Only text and lists are converted: `true` is no number, and 1 no truth value.
+            values[key] = adapter.validate_python(value, strict=not isinstance(value, (str, list)))
         except ValidationError as error:
             raise BadInput(f"{where}: {key}={value!r}: {error.errors()[0]['msg'].lower()}") from error
     try:

@@ -131,7 +131,7 @@ def make_plan(suite: Suite, registry: Registry, folders: DataFolders) -> Plan:
 class _Planner:
     def __init__(self, suite: Suite, registry: Registry, folders: DataFolders) -> None:
         self.suite, self.registry = suite, registry
-        self.methods = [(spec.name, registry.create("method", spec)) for spec in suite.all_methods]
+        self.methods = [(spec.name, registry.create("method", spec)) for spec in (*suite.controls, *suite.methods)]
         names = {name for pair in suite.pairs for name in (*pair.teacher, pair.student)}
         self.architectures: dict[str, Architecture] = {
             name: registry.create("architecture", Spec.parse(name)) for name in sorted(names)
@@ -188,7 +188,7 @@ class _Planner:
     def _teacher(self, task: str, pair: Pair, index: int, seed: int) -> Trial:
         return self._fingerprinted(
             task=task, pair="", pair_teachers=(), student=pair.teacher[index], method_name="teacher", method=Method(),
-            recipe=self.suite.resolved_teacher_recipe, seed=seed if self.suite.teachers == "per-seed" else 0,
+            recipe=self.suite.teacher_recipe, seed=seed if self.suite.teachers == "per-seed" else 0,
             stream=f"teacher {index}", teachers=(), reference=None,
         )  # fmt: skip
 

@@ -210,6 +210,17 @@ class Suite(_Section):
                 raise _invalid(f"'{method}' is a control already; list it once")
         return methods
 
+    @classmethod
+    def from_file(cls, content: Mapping[str, Any], source: str, path: Path | None) -> Suite:
+        """The suite that a parsed file describes.
+
+        Raises:
+            pydantic.ValidationError: it describes none.
+        """
+        suite = cls.model_validate(content)
+        suite._source, suite._path = source, path
+        return suite
+
     @property
     def id(self) -> str:
         """`name@major.minor`."""
@@ -242,7 +253,7 @@ class Suite(_Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the resolved configuration; methods and seeds may be added and wording changed without changing it."""
+        """SHA-256 (hex) of what the numbers depend on; methods and seeds may be added, and prose reworded, under it."""
         fields = type(self).model_fields.keys() - _PROSE - {"methods", "seeds"}
         resolved = {name: _jsonable(getattr(self, name)) for name in fields}
         return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()

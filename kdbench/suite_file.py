@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from kdbench.errors import BadInput, SuiteError, UnknownName, suggestion
 from kdbench.suite import LANGUAGE, Pair, Recipe, Suite
-from kdbench.yaml_source import Key, Source, key_text, parse_yaml, read_yaml
+from kdbench.yaml_source import Key, Source, parse_yaml, read_yaml
 
 _SECTIONS: dict[str, type[BaseModel]] = {"recipe": Recipe, "teacher_recipe": Recipe, "pairs": Pair}
 
@@ -51,7 +51,7 @@ def load_suite(reference: str | Path) -> Suite:
     ):
         return read_suite(Path(reference))
     if name not in packaged:
-        raise UnknownName("suite", str(reference), packaged)
+        raise UnknownName("suite", name, packaged)
     suite = read_suite(packaged[name])
     if version:
         _check_version(suite, str(reference), version)
@@ -106,10 +106,9 @@ def _suite(source: Source, path: Path | None) -> Suite:
         problem = f"this kdbench reads suites of version {LANGUAGE}, not {version!r:.60}"
         raise SuiteError(source.at(("kdbench",), problem))
     try:
-        suite = Suite.model_validate(source.data)
+        return Suite.from_file(source.data, source.text, path)
     except ValidationError as error:
         raise SuiteError(_message(source, error.errors())) from error
-    return suite.read_from(source.text, path)
 
 
 def _looks_like_path(reference: str) -> bool:
@@ -129,17 +128,17 @@ def _check_version(suite: Suite, asked: str, version: str) -> None:
 
 
 def _message(source: Source, errors: Iterable[ErrorDetails]) -> str:
-    problems = sorted(
-        {(source.line(error["loc"]), _problem(source, error)) for error in errors if _is_written(source, error)}
-    )
+    news = [error for error in errors if _is_news(source, error)]
+    problems = sorted({(source.line(error["loc"]), _problem(source, error)) for error in news})
     lines = [text for _, text in problems]
     return "\n".join([f"{source.name}: {len(lines)} problems", *lines] if len(lines) > 1 else lines)
 
 
-def _is_written(source: Source, error: ErrorDetails) -> bool:
-    """False for what `teacher_recipe` inherited: it is reported once, where `recipe` says it."""
+def _is_news(source: Source, error: ErrorDetails) -> bool:
+    """False for what follows from another problem: keys that `teacher_recipe` inherits, lists short of bad entries."""
     key = error["loc"]
-    return key[:1] != ("teacher_recipe",) or key in source.lines
+    inherited = key[:1] == ("teacher_recipe",) and key not in source.lines
+    return not inherited and not (error["type"] == "too_short" and error["input"])
 
 
 def _problem(source: Source, error: ErrorDetails) -> str:
@@ -148,7 +147,7 @@ def _problem(source: Source, error: ErrorDetails) -> str:
 
 
 def _plain_words(kind: str, given: Any, limits: dict[str, Any], key: Key) -> str:
-    not_given = f", not {_quoted(given)}"
+    not_given = ", but is empty" if given is None else f", not {given!r:.60}"
     match kind:
         case "missing":
             return "is missing"
@@ -156,8 +155,7 @@ def _plain_words(kind: str, given: Any, limits: dict[str, Any], key: Key) -> str
             section = _SECTIONS.get(str(key[0]), Suite) if len(key) > 1 else Suite
             return f"unknown key; {suggestion(str(key[-1]), section.model_fields)}"
         case "literal_error":
-            choices = limits["expected"]
-            return f"must be {choices}{not_given}"
+            return f"must be {limits['expected']}{not_given}"
         case "int_type" | "int_from_float":
             return f"must be a whole number{not_given}"
         case "float_type":
@@ -175,15 +173,11 @@ def _plain_words(kind: str, given: Any, limits: dict[str, Any], key: Key) -> str
         case "too_short":
             return "must have at least one entry"
         case "greater_than":
-            return f"must be greater than {limits['gt']}{not_given}"
+            return f"must be greater than {limits['gt']:g}{not_given}"
         case "greater_than_equal":
-            return f"must be at least {limits['ge']}{not_given}"
+            return f"must be at least {limits['ge']:g}{not_given}"
         case "less_than":
-            return f"must be less than {limits['lt']}{not_given}"
+            return f"must be less than {limits['lt']:g}{not_given}"
         case "less_than_equal":
-            return f"must be at most {limits['le']}{not_given}"
+            return f"must be at most {limits['le']:g}{not_given}"
     return ""
-
-
-def _quoted(given: Any) -> str:
-    return "empty" if given is None else f"{given!r:.60}"

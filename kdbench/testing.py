@@ -157,8 +157,9 @@ def _check_situation(method: Method, situation: _Situation) -> None:
 
 def _check_losses(method: Method, situation: _Situation, progress: float) -> None:
     step = situation.step(method, progress)
-    with _teachers_untouched(step), _globals_untouched():
-        losses = _losses(method, step, situation)
+    with _teachers_untouched(step):
+        with _globals_untouched():
+            losses = _losses(method, step, situation)
         assert losses, "losses returned no term"
         for term, loss in losses.items():
             assert isinstance(loss, Tensor), f"the term '{term}' must be a tensor"

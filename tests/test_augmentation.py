@@ -1,4 +1,4 @@
-"""Augmentation: each image becomes one of the windows it may become, all of them are reached, the seed decides which."""
+"""Augmentation: each image becomes one of the windows it may become; all are reached, and the seed decides which."""
 
 from __future__ import annotations
 

@@ -197,10 +197,10 @@ def test_a_missing_folder_says_where_it_was_looked_for(folders: DataFolders) -> 
 
 def test_messages_for_people(root: Path, folders: DataFolders) -> None:
     (root / "train/cat").mkdir()
-    with pytest.raises(BadInput, match="class folder .*train/cat holds no image"):
+    with pytest.raises(BadInput, match=r"class folder .*train/cat holds no image"):
         load(folders)
     save(root / "train/cat/0.png", 50)
-    with pytest.raises(BadInput, match="train and test of .* differ in their classes: 'cat' is only in train"):
+    with pytest.raises(BadInput, match=r"train and test of .* differ in their classes: 'cat' is only in train"):
         load(folders)
 
 

@@ -54,6 +54,19 @@ def effect(change):
     return with_match(lambda step, right: (change(step), right)[1])
 
 
+def steep(step, right):
+    """Right in value, with an infinite slope."""
+    return right + (step.student["stage1"] * 0).sqrt().sum()
+
+
+def unregressed(step, right):
+    return step.student["stage1"].mean()
+
+
+def flattened(step):
+    return step.student["stage1"].view(len(step.indices), -1)
+
+
 def test_a_sound_method_passes():
     check_method(Sound())
 
@@ -64,10 +77,10 @@ def test_a_sound_method_passes():
         ("'match' must be a scalar", with_match(lambda step, right: right.reshape(1))),
         ("'match' must be a tensor", with_match(lambda step, right: 0.0)),
         ("'match' must be finite, and is nan", with_match(lambda step, right: right * float("nan"))),
-        ("batch of one: .*'match' must be finite", with_match(lambda step, right: right * step.teacher["stage1"].std(0).mean())),
-        ("gradient of student 0 stage1 must be finite", with_match(lambda step, right: right + (step.student["stage1"] * 0).sqrt().sum())),
+        ("batch of one: .*'match' must be finite", with_match(lambda step, right: right / (len(step.indices) - 1))),
+        ("gradient of student 0 stage1 must be finite", with_match(steep)),
         ("no gradient ever reaches .*student 0 stage1", with_match(lambda step, right: right.detach())),
-        ("no gradient ever reaches auxiliary bias, auxiliary weight$", with_match(lambda step, right: step.student["stage1"].mean())),
+        ("no gradient ever reaches auxiliary bias, auxiliary weight$", with_match(unregressed)),
         ("teacher's stage1 must not be modified", effect(lambda step: step.teacher["stage1"].mul_(1))),
         ("teacher's stage1 must not be modified", effect(lambda step: step.teacher["stage1"].data.mul_(2))),
         ("teacher's logits must not be given a gradient", effect(lambda step: step.teacher["logits"].requires_grad_())),
@@ -75,9 +88,9 @@ def test_a_sound_method_passes():
         ("NumPy's random state must not be changed", effect(lambda step: np.random.rand())),
         ("Python's random state must not be changed", effect(lambda step: random.random())),
         ("not registered", with_match(lambda step, right: right * torch.ones((), requires_grad=True))),
-        ("channels_last: progress 0: raised RuntimeError", effect(lambda step: step.student["stage1"].view(len(step.indices), -1))),
+        ("channels_last: progress 0: raised RuntimeError", effect(flattened)),
     ],
-)  # fmt: skip
+)
 def test_a_broken_loss_is_named_with_its_reason(reason, method):
     with pytest.raises(AssertionError, match=reason):
         check_method(method)
@@ -91,7 +104,7 @@ def test_a_loss_that_remembers_is_found():
 
 def test_changing_the_grad_mode_is_found():
     try:
-        with pytest.raises(AssertionError, match="grad mode must not be changed|no term depends"):
+        with pytest.raises(AssertionError, match="grad mode must not be changed"):
             check_method(effect(lambda step: torch.set_grad_enabled(False)))
     finally:
         torch.set_grad_enabled(True)

@@ -170,7 +170,7 @@ def test_headline_names_a_control_that_works_too() -> None:
     assert "label_smoothing" not in headline(leaderboard([*SCRATCH, *WORKS]))
     said = headline(leaderboard([*SCRATCH, *WORKS, *smoothing]))
     assert "But label_smoothing beats scratch too: not all of the gain need be the teacher's." in said
-    assert "1 of 1 methods works" in said
+    assert "1 of 1 method works" in said
 
 
 def test_headline_without_baseline_and_without_records() -> None:
@@ -186,4 +186,4 @@ def test_headline_of_several_tasks_has_a_line_each() -> None:
     lines = headline(leaderboard([*SCRATCH, *WORKS, *other])).splitlines()
     assert lines[0] == "Does knowledge distillation really work here?"
     assert lines[1].startswith("cifar10, big -> small: Not shown")
-    assert lines[2].startswith("digits, big -> small: 1 of 1 methods works")
+    assert lines[2].startswith("digits, big -> small: 1 of 1 method works")

@@ -135,13 +135,13 @@ def answer(board: Board) -> str:
     if not any(row.difference for row in methods):
         return f"It cannot be said: no method has a seed in common with {board.baseline}."
     groups = {label: [row for row in methods if row.verdict.label == label] for label in _ORDER}
-    works, total = groups["works"], len(methods)
+    works, total = groups["works"], f"{len(methods)} method{'s' if len(methods) > 1 else ''}"
     if works:
-        said = f"{len(works)} of {total} methods {'work' if len(works) > 1 else 'works'}: {_gains(works, board.scale)}"
+        said = f"{len(works)} of {total} {'work' if len(works) > 1 else 'works'}: {_gains(works, board.scale)}"
     elif groups["inconclusive"] or groups["unranked"]:
-        said = f"Not shown: none of {total} method{'s' if total > 1 else ''} is proven to work"
+        said = f"Not shown: none of {total} is proven to work"
     else:
-        said = f"No: none of {total} method{'s' if total > 1 else ''} works"
+        said = f"No: none of {total} works"
     others = [
         f"{len(rows)} {_SAID[label]}: {_names(rows)}" for label, rows in groups.items() if rows and label != "works"
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.table import Table
 
 from kdbench.catalogue import Entry, catalogue
@@ -33,7 +35,7 @@ def _as_dicts(section: str, registry: Registry) -> list[dict[str, object]]:
     if section == "suites":
         from kdbench.suite_file import list_suites
 
-        return [summary.as_dict() for summary in list_suites()]
+        return [{**asdict(summary), "path": str(summary.path)} for summary in list_suites()]
     return [entry.as_dict() for entry in catalogue(registry, _KINDS[section])]
 
 

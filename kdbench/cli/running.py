@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from kdbench.cli.console import err
@@ -13,8 +12,7 @@ from kdbench.data import DataFolders
 from kdbench.execution.local import execute, is_finished
 from kdbench.plan import Plan, make_plan
 from kdbench.plugins import discover
-from kdbench.spec import Spec
-from kdbench.store.run_folder import Manifest, RunFolder, teacher_files
+from kdbench.store.run_folder import Manifest, RunFolder, now, teacher_files
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
 from kdbench.training.device import resolve_device
@@ -22,7 +20,7 @@ from kdbench.training.device import resolve_device
 
 def requested_suite(suite: str, methods: list[str], seeds: int | None) -> Suite:
     """The suite as its file says, with the command line's methods and seeds in place."""
-    return load_suite(suite).with_overrides(methods=[Spec.parse(text) for text in methods] or None, seeds=seeds)
+    return load_suite(suite).with_overrides(methods, seeds)
 
 
 def run_suite(
@@ -55,12 +53,11 @@ def epochs_to_train(plan: Plan, folder: RunFolder, out: Path) -> int:
 
 def _manifest(plan: Plan, folder: RunFolder) -> Manifest:
     """The run's table of contents. Trials of earlier commands stay in it as long as the suite is the same."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    suite, previous = plan.suite, folder.manifest()
+    suite, previous, time = plan.suite, folder.manifest() if folder.has_manifest() else None, now()
     kept = previous.trials if previous and previous.suite_digest == suite.digest else {}
     planned = {trial.identity: trial.fingerprint for trial in [*plan.trials, *(each.trial for each in plan.skipped)]}
     return Manifest(
-        name=folder.name, suite=suite.id, suite_digest=suite.digest, suite_source=suite.source, title=suite.title,
+        name=folder.path.name, suite=suite.id, suite_digest=suite.digest, suite_source=suite.source, title=suite.title,
         question=suite.question, equivalence_margin=suite.equivalence_margin, departures=suite.departures,
-        created=previous.created if previous else now, updated=now, trials={**kept, **planned},
+        created=previous.created if previous else time, updated=time, trials={**kept, **planned},
     )  # fmt: skip

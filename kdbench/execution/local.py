@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdbench.errors import KdbenchError
+from kdbench.errors import KdbenchError, StoreError
 from kdbench.measuring.environment import environment
 from kdbench.measuring.measure import Measurer
 from kdbench.measuring.record import Record
@@ -110,8 +110,11 @@ class _Executor:
         if record.status != "done":
             raise TeacherFailed(f"its teacher {trial.student} (seed {trial.seed}) {record.status}: {record.reason}")
         network = self.plan.architectures[trial.student].build(self.plan.tasks[trial.task].data.spec)
-        network.load_state_dict(files.weights())
-        return _Teacher(network.to(self.device).eval(), files.predictions()["logits"])
+        weights, predictions = files.weights(), files.predictions()
+        if weights is None or predictions is None:
+            raise StoreError(f"the teacher in {files.folder} is incomplete", hint="delete that folder and run again")
+        network.load_state_dict(weights)
+        return _Teacher(network.to(self.device).eval(), torch.from_numpy(predictions["logits"]))
 
 
 def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:

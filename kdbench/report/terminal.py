@@ -39,9 +39,8 @@ def leaderboard_table(board: Board, width: int = 80) -> RenderableType:
     for column in shown:
         text = column.header in ("method", "verdict")
         table.add_column(
-            Text(column.header),
+            Text(column.header if "\n" in column.header else f"\n{column.header}"),
             justify="left" if text else "right",
-            vertical="bottom",
             no_wrap=column.header != "method",
             overflow="fold",
         )

@@ -146,6 +146,7 @@ class Manifest(BaseModel):
 
     Attributes:
         suite, suite_digest, suite_source: `name@major.minor`, SHA-256 of the resolved suite, and the YAML as written.
+        equivalence_margin, departures: as the suite states them; the analysis and the report need them.
         created, updated: UTC, ISO 8601; `RunFolder.update` sets the latter.
         trials: from "task|pair|method[params]|seed" to the trial's fingerprint, in the suite's order.
     """
@@ -159,6 +160,8 @@ class Manifest(BaseModel):
     suite_source: str
     title: str = ""
     question: str = ""
+    equivalence_margin: float
+    departures: tuple[str, ...] = ()
     created: str
     updated: str
     trials: dict[str, str] = {}
@@ -208,6 +211,10 @@ class RunFolder:
         if reference and (Path(reference) / "manifest.json").is_file():
             return cls(Path(reference))
         raise UnknownName("run", reference, runs, hint=None if runs else f"there are no runs in {out} yet")
+
+    def has_manifest(self) -> bool:
+        """Whether a run was ever begun here."""
+        return (self.path / "manifest.json").is_file()
 
     def manifest(self) -> Manifest:
         """What the run consists of.

@@ -227,5 +227,5 @@ def _trace(network: nn.Module, paths: Iterable[str], shape: tuple[int, ...]) -> 
     for path in paths:
         watch(path)
     with torch.no_grad():
-        ghost(torch.empty(1, *shape, device="meta"))
+        ghost(torch.empty(1, *shape, dtype=_first_convolution(network).weight.dtype, device="meta"))
     return seen

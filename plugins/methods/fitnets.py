@@ -22,7 +22,7 @@ class FitNets(KD):
 
     Romero et al. 2015, equations 3 (hint) and 2 (KD), as two stages: only the hint for the first `hint_fraction` of the
     steps, only KD after, inside the common budget. `stages=joint` adds the hint to KD at every step instead; popular
-    benchmarks add it to the hard loss alone (hard_weight=1, soft_weight=0); their weight of 100 is the default here.
+    benchmarks add it to the hard loss alone: joint with hard_weight=1, soft_weight=0 and hint_weight=100.
     The hint is a mean of squared errors (the paper's: half a sum), after a 1x1 convolution to the teacher's channels;
     where the positions differ, the larger feature is averaged down.
     """
@@ -33,7 +33,7 @@ class FitNets(KD):
     stages: Literal["two", "joint"] = "two"
     hint: str = "stage2"  # the teacher's stage
     guided: str = "stage2"  # the student's stage
-    hint_weight: Weight = 100.0
+    hint_weight: Weight = 1.0
     hint_fraction: Fraction = 0.3
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageFolder(Task):
-    """Images as RGB of one size, decoded once and kept as a tensor in the cache folder.
+    """Your own images, a folder per class: brought to RGB and one size, decoded once and kept in the cache folder.
 
     Attributes:
         path: the folder, absolute, or below a search folder or the current one. It holds train/, test/ and maybe val/
@@ -143,7 +143,7 @@ class Images(Dataset[Tensor]):
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
     def decode_all(self) -> Tensor:
-        """All of them, [N, 3, height, width], in parallel threads (a gain for large images: small ones hold the GIL)."""
+        """All of them, [N, 3, height, width], in parallel threads: a gain for large images; small ones hold the GIL."""
         pixels = np.empty((len(self), 3, *self.shape), dtype=np.uint8)
 
         def fill(start: int) -> None:
