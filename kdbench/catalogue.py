@@ -54,7 +54,9 @@ def _class_definition(plugin: Plugin) -> ast.ClassDef | None:
     source = _source_file(plugin)
     if source is None:
         return None
-    name = plugin.target.__name__ if isinstance(plugin.target, type) else plugin.target.partition(":")[2].partition("[")[0]
+    name = (
+        plugin.target.__name__ if isinstance(plugin.target, type) else plugin.target.partition(":")[2].partition("[")[0]
+    )
     tree = ast.parse(source.read_text(encoding="utf-8"))
     return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
 
@@ -75,8 +77,11 @@ def _summary(definition: ast.ClassDef | None) -> str:
 
 
 def _constants(definition: ast.ClassDef) -> dict[str, str]:
-    assigned = [node for node in definition.body if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant)]
-    return {ast.unparse(node.target): node.value.value for node in assigned if isinstance(node.value, ast.Constant)}
+    return {
+        ast.unparse(node.target): str(node.value.value)
+        for node in definition.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant)
+    }
 
 
 def _parameters(definition: ast.ClassDef) -> list[str]:

@@ -1,13 +1,13 @@
 """Every error that kdbench raises on purpose.
 
-    KdbenchError              one clear message for a person; the command line prints it without a traceback
-    ├── BadInput              what was asked for cannot be done as written; names file, line, key and choices
-    │   ├── UnknownName       no method, task, architecture, suite or run bears this name
-    │   └── SuiteError        a suite file that cannot be read
-    ├── BrokenPlugin          a plugin that was asked for did not import, or broke its contract
-    ├── MissingData           a data set that is neither here nor downloadable; says what to put where
-    ├── MissingExtra          an optional dependency; says which `pip install` brings it
-    └── StoreError            results that cannot be written or read back (disk full, read-only, damaged)
+KdbenchError              one clear message for a person; the command line prints it without a traceback
+├── BadInput              what was asked for cannot be done as written; names file, line, key and choices
+│   ├── UnknownName       no method, task, architecture, suite or run bears this name
+│   └── SuiteError        a suite file that cannot be read
+├── BrokenPlugin          a plugin that was asked for did not import, or broke its contract
+├── MissingData           a data set that is neither here nor downloadable; says what to put where
+├── MissingExtra          an optional dependency; says which `pip install` brings it
+└── StoreError            results that cannot be written or read back (disk full, read-only, damaged)
 """
 
 from __future__ import annotations

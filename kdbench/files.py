@@ -30,5 +30,5 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             Path(temporary).unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}",
-            hint="everything already finished is kept; free some space or choose another folder with --out, then run again",
+            hint="what is finished is kept; free some space or choose another folder with --out, then run again",
         ) from error

@@ -99,4 +99,6 @@ class Method:
 
 def stage_taps(taps: Mapping[str, Tensor]) -> list[Tensor]:
     """The tensors of `stage1`, `stage2`, ... in order."""
-    return [taps[name] for name in sorted((name for name in taps if name.startswith("stage")), key=lambda n: int(n[5:]))]
+    return [
+        taps[name] for name in sorted((name for name in taps if name.startswith("stage")), key=lambda n: int(n[5:]))
+    ]

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from kdbench.architecture import Architecture
+from kdbench.augmentation import parse as parse_augmentation
 from kdbench.data import DataFolders
 from kdbench.errors import BadInput
 from kdbench.hyperparameters import values
@@ -85,7 +86,7 @@ class Cohort:
     @cached_property
     def teachers(self) -> tuple[Trial, ...]:
         """Every teacher that some trial learns from or is compared with, once each."""
-        found = {}
+        found: dict[str, Trial] = {}
         for trial in self.trials:
             for teacher in (*trial.teachers, *([trial.reference] if trial.reference else [])):
                 found.setdefault(teacher.fingerprint, teacher)
@@ -131,6 +132,8 @@ def make_plan(suite: Suite, registry: Registry, folders: DataFolders) -> Plan:
 class _Planner:
     def __init__(self, suite: Suite, registry: Registry, folders: DataFolders) -> None:
         self.suite, self.registry = suite, registry
+        for recipe in (suite.recipe, suite.teacher_recipe):
+            parse_augmentation(recipe.augmentation)  # a mistake must not wait for training
         self.methods = [(spec.name, registry.create("method", spec)) for spec in (*suite.controls, *suite.methods)]
         names = {name for pair in suite.pairs for name in (*pair.teacher, pair.student)}
         self.architectures: dict[str, Architecture] = {
@@ -180,17 +183,34 @@ class _Planner:
         else:
             teachers = tuple(self._teacher(task, pair, index, seed) for index in range(wanted))
         trial = self._fingerprinted(
-            task=task, pair=label, pair_teachers=pair.teacher, student=pair.student, method_name=name, method=method, recipe=self.suite.recipe,
-            seed=seed, stream="student", teachers=teachers, reference=reference,
-        )  # fmt: skip
+            task=task,
+            pair=label,
+            pair_teachers=pair.teacher,
+            student=pair.student,
+            method_name=name,
+            method=method,
+            recipe=self.suite.recipe,
+            seed=seed,
+            stream="student",
+            teachers=teachers,
+            reference=reference,
+        )
         return trial, reason or self._missing_tap(trial)
 
     def _teacher(self, task: str, pair: Pair, index: int, seed: int) -> Trial:
         return self._fingerprinted(
-            task=task, pair="", pair_teachers=(), student=pair.teacher[index], method_name="teacher", method=Method(),
-            recipe=self.suite.teacher_recipe, seed=seed if self.suite.teachers == "per-seed" else 0,
-            stream=f"teacher {index}", teachers=(), reference=None,
-        )  # fmt: skip
+            task=task,
+            pair="",
+            pair_teachers=(),
+            student=pair.teacher[index],
+            method_name="teacher",
+            method=Method(),
+            recipe=self.suite.teacher_recipe,
+            seed=seed if self.suite.teachers == "per-seed" else 0,
+            stream=f"teacher {index}",
+            teachers=(),
+            reference=None,
+        )
 
     def _predecessor(self, task: str, pair: Pair, name: str, method: Method, seed: int, index: int) -> Trial:
         """A teacher of the student's architecture: trained on hard labels, or by an earlier generation of `method`."""
@@ -200,10 +220,18 @@ class _Planner:
         while earlier is not None:
             generation, earlier = generation + 1, earlier.teacher_method()
         return self._fingerprinted(
-            task=task, pair="", pair_teachers=(), student=pair.student, method_name=name if teachers else "teacher",
-            method=method.teacher_method() or Method(), recipe=self.suite.recipe, seed=seed,
-            stream=f"generation {generation} {index}", teachers=teachers, reference=None,
-        )  # fmt: skip
+            task=task,
+            pair="",
+            pair_teachers=(),
+            student=pair.student,
+            method_name=name if teachers else "teacher",
+            method=method.teacher_method() or Method(),
+            recipe=self.suite.recipe,
+            seed=seed,
+            stream=f"generation {generation} {index}",
+            teachers=teachers,
+            reference=None,
+        )
 
     def _fingerprinted(self, **fields: Any) -> Trial:
         trial = Trial(fingerprint="", **fields)

@@ -63,9 +63,8 @@ class Plugin:
             reason = f"{type(error).__name__}: {error}"
             raise BrokenPlugin(f"{self.kind} '{self.name}' of {self.origin} does not load: {reason}") from error
         if not (dataclasses.is_dataclass(cls) and issubclass(cls, _base(self.kind))):
-            raise BrokenPlugin(
-                f"{self.kind} '{self.name}' of {self.origin} is not a dataclass derived from {_base(self.kind).__name__}"
-            )
+            base = _base(self.kind).__name__
+            raise BrokenPlugin(f"{self.kind} '{self.name}' of {self.origin} is not a dataclass derived from {base}")
         return cls, presets
 
     def _resolve(self) -> tuple[type, dict[str, Any]]:
@@ -79,6 +78,7 @@ class Plugin:
     def module(self) -> str:
         """The module that defines the plugin, known without importing it."""
         return self.target.__module__ if isinstance(self.target, type) else self.target.partition(":")[0]
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -145,7 +145,9 @@ class Registry:
 @cache
 def discover() -> Registry:
     """Finds every plugin installed under the entry-point group `kdbench`, the built-ins among them."""
-    found = sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: (_origin(entry).distribution != "kdbench", entry.name))
+    found = sorted(
+        entry_points(group=hookspecs.PROJECT), key=lambda entry: (_origin(entry).distribution != "kdbench", entry.name)
+    )
     return collect([(_origin(entry), entry) for entry in found])
 
 
@@ -163,7 +165,9 @@ def collect(found: list[tuple[Origin, EntryPoint]]) -> Registry:
             for name, target in names.items():
                 taken = registry.plugins[kind].get(name)
                 if taken is not None:
-                    registry.broken.append(Broken(origin, f"{kind} '{name}' is already the name of one by {taken.origin}"))
+                    registry.broken.append(
+                        Broken(origin, f"{kind} '{name}' is already the name of one by {taken.origin}")
+                    )
                 else:
                     registry.plugins[kind][name] = Plugin(kind, name, target, origin)
     return registry

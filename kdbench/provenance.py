@@ -10,7 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_ENGINE = ("losses.py", "method.py", "task.py", "splits.py", "metrics.py", "plan.py", "training/*.py", "measuring/*.py")
+_ENGINE = (
+    "losses.py",
+    "method.py",
+    "task.py",
+    "splits.py",
+    "metrics.py",
+    "augmentation.py",
+    "plan.py",
+    "training/*.py",
+    "measuring/*.py",
+)
 
 
 def digest(value: Any) -> str:

@@ -130,7 +130,7 @@ class Pair(_Section):
     student: PluginName
 
     def __str__(self) -> str:
-        return f"{', '.join(self.teacher)} -> {self.student}"
+        return f"{self.teacher[0]} -> {self.student}"
 
 
 class Suite(_Section):

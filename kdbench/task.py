@@ -58,7 +58,7 @@ class Data:
     """The splits of a task as loaded. `validation=None`: the core cuts it from `train`, stratified.
 
     `prepare` turns a raw batch of inputs into what networks take, on their device (uint8 images to normalised
-    floats); it is deterministic, and comes after augmentation. `augmentations` are those that keep labels true.
+    floats); it is deterministic, and comes after augmentation.
     """
 
     spec: DataSpec

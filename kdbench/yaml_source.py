@@ -178,7 +178,7 @@ class _Reader:
             child = (*key, event.value)
             if child in self.lines:
                 raise self._error(_line(event), child, f"given twice (first on line {self.lines[child]})")
-            self.lines[child] = _line(event)
+            self.lines[child], self.last = _line(event), child
             content[event.value] = self._node(next(self.events), child)
         return content
 

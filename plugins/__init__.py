@@ -37,7 +37,9 @@ def kdbench_tasks() -> Mapping[str, str]:
 
 @hookimpl
 def kdbench_architectures() -> Mapping[str, str]:
-    resnets = {f"resnet{depth}": f"{_ARCHITECTURES}.cifar_resnet:CifarResNet[depth={depth}]" for depth in (8, 14, 20, 32, 56)}
+    resnets = {
+        f"resnet{depth}": f"{_ARCHITECTURES}.cifar_resnet:CifarResNet[depth={depth}]" for depth in (8, 14, 20, 32, 56)
+    }
     wide = {
         f"wrn_{depth}_{widen}": f"{_ARCHITECTURES}.wide_resnet:WideResNet[depth={depth},widen={widen}]"
         for depth, widen in ((16, 1), (16, 2), (40, 2))

@@ -39,13 +39,19 @@ DEFAULTS = {
 }
 
 
+@pytest.fixture(scope="session")
+def suite_text() -> Callable[..., str]:
+    """The text of a suite that trains in seconds; keyword arguments replace parts of it."""
+    return lambda **changes: TINY.format(**{**DEFAULTS, **changes})
+
+
 @pytest.fixture
-def tiny_suite(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a suite that trains in seconds; keyword arguments replace parts of it."""
+def tiny_suite(tmp_path: Path, suite_text: Callable[..., str]) -> Callable[..., Path]:
+    """Writes that suite to a file."""
 
     def write(file_name: str = "tiny.yaml", **changes: str) -> Path:
         path = tmp_path / file_name
-        path.write_text(TINY.format(**{**DEFAULTS, **changes}), encoding="utf-8")
+        path.write_text(suite_text(**changes), encoding="utf-8")
         return path
 
     return write

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdbench.augmentation import Augmentation, parse
 from kdbench.errors import BadInput, UnknownName
-from kdbench.training.augmentation import Augmentation, parse
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import Any
 from urllib.error import URLError
 
-import kdbench_plugins
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import kdbench_plugins
 from kdbench import Architecture, BadInput, DataSpec, MissingData, Tap, torchvision_ops
 from kdbench.hyperparameters import construct
 from kdbench.spec import Spec

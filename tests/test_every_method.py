@@ -9,9 +9,9 @@ import inspect
 import json
 from pathlib import Path
 
-import kdbench_plugins
 import pytest
 
+import kdbench_plugins
 from kdbench import BadInput, hyperparameters
 from kdbench.spec import Spec
 from kdbench.testing import check_method

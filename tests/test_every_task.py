@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import URLError
 
-import kdbench_plugins
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import kdbench_plugins
 from kdbench import BadInput, Data, DataFolders, MissingData, Task, TensorSplit
 from kdbench.plugins import discover
 from kdbench.spec import Spec

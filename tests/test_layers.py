@@ -14,7 +14,18 @@ CORE = ROOT / "kdbench"
 # Each room may import from its own floor and from those below it.
 FLOORS = (
     {"errors", "files", "spec", "provenance", "torchvision_ops", "data"},
-    {"hyperparameters", "hookspecs", "losses", "metrics", "splits", "method", "task", "architecture", "yaml_source"},
+    {
+        "hyperparameters",
+        "hookspecs",
+        "losses",
+        "metrics",
+        "splits",
+        "method",
+        "task",
+        "architecture",
+        "augmentation",
+        "yaml_source",
+    },
     {"plugins", "catalogue", "suite", "suite_file", "testing"},
     {"plan"},
     {"training"},
@@ -47,9 +58,7 @@ def imports(path: Path, *, at_top_only: bool = False) -> Iterator[str]:
 def test_imports_run_one_way(path: Path) -> None:
     assert room(path) in FLOOR, f"give the room '{room(path)}' a floor in FLOORS"
     upwards = [
-        name
-        for name in imports(path)
-        if name.startswith("kdbench.") and FLOOR[name.split(".")[1]] > FLOOR[room(path)]
+        name for name in imports(path) if name.startswith("kdbench.") and FLOOR[name.split(".")[1]] > FLOOR[room(path)]
     ]
     assert not upwards, f"{path.name} imports from above: {upwards}"
 
@@ -70,7 +79,9 @@ def test_only_the_command_line_prints(path: Path) -> None:
     if room(path) == "cli":
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    prints = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"]
+    prints = [
+        node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
     assert not prints, f"{path.name} prints in lines {prints}"
 
 
@@ -94,5 +105,7 @@ def test_the_core_names_no_method() -> None:
     # "scratch" is the protocol's baseline, a constant of the suite schema and the analysis; "ensemble" is a family too
     names = set(kdbench_methods()) - {"scratch", "ensemble"}
     for path in SOURCES:
-        strings = {node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)}
+        strings = {
+            node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        }
         assert not strings & names, f"{path.name} names {strings & names}"

@@ -103,7 +103,7 @@ def test_method_with_a_missing_trial_is_unranked_and_last() -> None:
     board = only([*SCRATCH, *KD, *broken])
     assert [(row.label, row.rank) for row in board.rows] == [
         ("kd", 1), ("scratch", 2), ("lucky", None), ("interrupted", None), ("crashes", None), ("impossible", None),
-    ]  # fmt: skip
+    ]
     lucky, interrupted, impossible = (row(board, name) for name in ("lucky", "interrupted", "impossible"))
     assert {r.verdict.label for r in board.rows if not r.ranked} == {"unranked"}
     assert lucky.score is not None
@@ -287,7 +287,7 @@ def test_mlflow_rows_are_rounded_and_complete() -> None:
     assert kd.metrics == {
         "rank": 1, "acc_pct": 75.0, "gain_pp": 5.0, "gain_low_pp": 2.52, "gain_high_pp": 7.48, "retention_pct": 93.75,
         "agreement_pct": 81.23, "seeds": 3,
-    }  # fmt: skip
+    }
     assert kd.tags["acc"] == "75.0 ± 2.5"
     assert kd.tags["gain"] == "+5.0 [+2.5, +7.5]"
     assert kd.tags["verdict"] == "works"

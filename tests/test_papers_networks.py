@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from kdbench_plugins.architectures.cifar_resnet import CifarResNet
-from kdbench_plugins.architectures.plain_cnn import PlainCNN
-from kdbench_plugins.architectures.wide_resnet import WideResNet
 from torch import Tensor, nn
 from torch.nn import functional
 
 from kdbench import Architecture, DataSpec
+from kdbench_plugins.architectures.cifar_resnet import CifarResNet
+from kdbench_plugins.architectures.plain_cnn import PlainCNN
+from kdbench_plugins.architectures.wide_resnet import WideResNet
 
 DIGITS, CIFAR = DataSpec((1, 8, 8), 10), DataSpec((3, 32, 32), 10)
 

@@ -29,9 +29,18 @@ BROKEN = {
     "does not import": ("import nothing_of_this_name", "ModuleNotFoundError"),
     "syntax error": ("def (:", "SyntaxError"),
     "exits at import": ("raise SystemExit(3)", "SystemExit"),
-    "misspelt hook": ("from kdbench import hookimpl\n@hookimpl\ndef kdbench_method():\n    return {}", "kdbench_method"),
-    "raising hook": ("from kdbench import hookimpl\n@hookimpl\ndef kdbench_tasks():\n    raise RuntimeError('no')", "no"),
-    "wrong answer": ("from kdbench import hookimpl\n@hookimpl\ndef kdbench_tasks():\n    return ['a']", "not a mapping"),
+    "misspelt hook": (
+        "from kdbench import hookimpl\n@hookimpl\ndef kdbench_method():\n    return {}",
+        "kdbench_method",
+    ),
+    "raising hook": (
+        "from kdbench import hookimpl\n@hookimpl\ndef kdbench_tasks():\n    raise RuntimeError('no')",
+        "no",
+    ),
+    "wrong answer": (
+        "from kdbench import hookimpl\n@hookimpl\ndef kdbench_tasks():\n    return ['a']",
+        "not a mapping",
+    ),
     "name clash": (GOOD.replace('"mine"', '"kd"'), "already the name"),
 }
 

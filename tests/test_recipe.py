@@ -11,7 +11,9 @@ from kdbench.suite import Recipe
 from kdbench.training.recipe import build_optimizer, learning_rate
 
 
-@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.1), (0.62, 0.1), (0.625, 0.01), (0.8, 0.001), (0.99, 0.0001)])
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0.0, 0.1), (0.62, 0.1), (0.625, 0.01), (0.8, 0.001), (0.99, 0.0001)]
+)
 def test_multistep(progress: float, expected: float) -> None:
     assert learning_rate(Recipe(epochs=1, learning_rate=0.1), progress) == pytest.approx(expected)
 

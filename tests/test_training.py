@@ -113,9 +113,14 @@ class Lab:
         # the teachers of the whole cohort, so that a trial alone has the same ones as in company
         networks = teachers or self.teachers(self.plan.cohorts[0])
         ended = train(
-            Cohort(tuple(trials)), self.plan.tasks[trials[0].task], self.plan.architectures, networks,
-            lambda trial: self.folder / f"{trial.fingerprint}.safetensors", CPU, observer or Observer(),
-        )  # fmt: skip
+            Cohort(tuple(trials)),
+            self.plan.tasks[trials[0].task],
+            self.plan.architectures,
+            networks,
+            lambda trial: self.folder / f"{trial.fingerprint}.safetensors",
+            CPU,
+            observer or Observer(),
+        )
         return {trained.trial.method_name: trained for trained in ended}
 
     @property

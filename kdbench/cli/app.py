@@ -23,17 +23,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name (see `kdbench list`) or the path of one.")]
+SuiteArgument = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite's name (see `kdbench list`) or the path of one.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="'latest', a run's name, or its folder.")]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of all runs.")]
 MethodOption = Annotated[
     list[str] | None,
-    typer.Option("--method", metavar="NAME[key=value,...]", help="Run these instead of the suite's methods; repeatable."),
+    typer.Option(
+        "--method", metavar="NAME[key=value,...]", help="Run these instead of the suite's methods; repeatable."
+    ),
 ]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", metavar="N", help="Run seeds 0..N-1 instead of the suite's.")]
+SeedsOption = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", help="Run seeds 0..N-1 instead of the suite's.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or mps.")]
 TrackingOption = Annotated[
-    str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow's server or database; default: DIR/mlflow.db.")
+    str | None,
+    typer.Option("--tracking-uri", metavar="URI", help="MLflow's server or database; default: DIR/mlflow.db."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 RESULTS = Path("results")
@@ -50,7 +57,9 @@ def run(
     method: MethodOption = None,
     seeds: SeedsOption = None,
     out: OutOption = RESULTS,
-    name: Annotated[str | None, typer.Option("--name", metavar="RUN", help="The run's name; default: the suite's.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="RUN", help="The run's name; default: the suite's.")
+    ] = None,
     device: DeviceOption = "auto",
     tracking_uri: TrackingOption = None,
 ) -> None:
@@ -66,7 +75,9 @@ def plan(
     method: MethodOption = None,
     seeds: SeedsOption = None,
     out: OutOption = RESULTS,
-    name: Annotated[str | None, typer.Option("--name", metavar="RUN", help="The run whose records count as cached.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="RUN", help="The run whose records count as cached.")
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Show trials, cohorts, what is skipped and why, what is cached, and the estimated FLOPs and time."""

@@ -12,7 +12,6 @@ from kdbench.data import DataFolders
 from kdbench.plugins import discover
 
 
-
 def show_doctor(as_json: bool) -> None:
     """Prints versions, devices, threads, plugins and data folders, each with what to do where something lacks."""
     facts = _facts()
@@ -33,16 +32,28 @@ def _facts() -> dict[str, object]:
     from kdbench import torchvision_ops
     from kdbench.measuring.environment import environment
 
-    repaired = torchvision_ops.ensure()
+    torchvision_ops.ensure()
     registry = discover()
     facts: dict[str, object] = dict(environment("cuda" if torch.cuda.is_available() else "cpu"))
     facts["devices"] = [name for name, there in _devices().items() if there]
-    facts["torchvision operators"] = "replaced (its wheel does not match torch)" if repaired else "native"
+    facts["torchvision operators"] = _torchvision_operators()
     facts["plugins"] = [str(origin) for origin in registry.origins]
     facts["broken plugins"] = [f"{broken.origin}: {broken.error}" for broken in registry.broken] or "none"
     facts["data folders"] = _data_folders()
     facts["missing"] = _missing() or "nothing"
     return facts
+
+
+def _torchvision_operators() -> str:
+    from importlib.util import find_spec
+
+    from kdbench.torchvision_ops import native_library_loads
+
+    found = find_spec("torchvision")
+    if found is None or not found.submodule_search_locations:
+        return "torchvision is not installed"
+    whole = native_library_loads(found.submodule_search_locations[0])
+    return "native" if whole else "not built for this torch; replaced where kdbench needs them"
 
 
 def _devices() -> dict[str, bool]:

@@ -69,18 +69,30 @@ def show_plugins(as_json: bool) -> None:
     registry = discover()
     if as_json:
         working = [
-            {"distribution": each.distribution, "version": each.version, "module": each.module, **_brought(registry, str(each))}
+            {
+                "distribution": each.distribution,
+                "version": each.version,
+                "module": each.module,
+                **_brought(registry, str(each)),
+            }
             for each in registry.origins
         ]
         broken = [
-            {"distribution": each.origin.distribution, "version": each.origin.version, "error": each.error, "traceback": each.trace}
+            {
+                "distribution": each.origin.distribution,
+                "version": each.origin.version,
+                "error": each.error,
+                "traceback": each.trace,
+            }
             for each in registry.broken
         ]
         print_json({"working": working, "broken": broken})
         return
     table = _table("plugins", "distribution", "module", "brings")
     for origin in registry.origins:
-        brings = ", ".join(f"{len(names)} {section}" for section, names in _brought(registry, str(origin)).items() if names)
+        brings = ", ".join(
+            f"{len(names)} {section}" for section, names in _brought(registry, str(origin)).items() if names
+        )
         table.add_row(str(origin), origin.module, brings or "nothing")
     out.print(table)
     for each in registry.broken:

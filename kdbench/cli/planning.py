@@ -24,14 +24,17 @@ def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, n
     run = RunFolder(folder / (name or wanted.id))
     students = {trial for trial in plan.trials if not is_finished(run.trial(trial.fingerprint).record())}
     teachers = {
-        trial for trial in plan.teachers if students and not is_finished(teacher_files(folder, trial.fingerprint).record())
+        trial
+        for trial in plan.teachers
+        if students and not is_finished(teacher_files(folder, trial.fingerprint).record())
     }
     out.print(f"[bold]{wanted.title or wanted.id}[/] ({wanted.id}), run {run.path}")
     out.print(_cohorts(plan, students))
     _print_skipped(plan)
     every = len([*plan.trials])
     out.print(f"{every} trials: {every - len(students)} cached in {run.path}, {len(students)} to run", soft_wrap=True)
-    out.print(f"{len(plan.teachers)} teachers: {len(plan.teachers) - len(teachers)} cached or not needed, {len(teachers)} to train")
+    kept = len(plan.teachers) - len(teachers)
+    out.print(f"{len(plan.teachers)} teachers: {kept} cached or not needed, {len(teachers)} to train", soft_wrap=True)
     if students:
         target = resolve_device(device)
         _print_cost(estimate(plan, students, teachers, target), str(target))
@@ -68,7 +71,10 @@ def _print_cost(cost: Estimate, device: str) -> None:
     total = cost.teacher_flops + cost.student_flops + cost.pass_flops
     table.add_row("together", "", f"{total:.2e}", _duration(cost.seconds), style="bold")
     out.print(table)
-    out.print("time is measured on a few steps of each network here and now; losses, measuring and storing come on top", style="dim")
+    out.print(
+        "time is measured on a few steps of each network here and now; losses, measuring and storing come on top",
+        style="dim",
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -27,10 +27,16 @@ class ConsoleObserver(Observer):
         self.console = console
         self.live: Live | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("epochs"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False), console=console,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
             expand=True,
-        )  # fmt: skip
+        )
         self.task = self.progress.add_task("training", total=epochs)
         if console.is_terminal and epochs:
             self.live = Live(self.progress, console=console, refresh_per_second=4, transient=True)

@@ -74,9 +74,20 @@ def show_records(reference: str, folder: Path, as_json: bool) -> None:
 
 def _public(record: Record) -> dict[str, object]:
     kept = (
-        "fingerprint", "status", "suite", "task", "pair", "method", "params", "family", "seed", "reason", "primary",
-        "metrics", "measurements",
-    )  # fmt: skip
+        "fingerprint",
+        "status",
+        "suite",
+        "task",
+        "pair",
+        "method",
+        "params",
+        "family",
+        "seed",
+        "reason",
+        "primary",
+        "metrics",
+        "measurements",
+    )
     return record.model_dump(mode="json", include=set(kept))
 
 

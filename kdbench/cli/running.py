@@ -24,7 +24,13 @@ def requested_suite(suite: str, methods: list[str], seeds: int | None) -> Suite:
 
 
 def run_suite(
-    suite: str, methods: list[str], seeds: int | None, out: Path, name: str | None, device: str, tracking_uri: str | None
+    suite: str,
+    methods: list[str],
+    seeds: int | None,
+    out: Path,
+    name: str | None,
+    device: str,
+    tracking_uri: str | None,
 ) -> int:
     """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status."""
     wanted = requested_suite(suite, methods, seeds)
@@ -40,8 +46,8 @@ def run_suite(
     tracker.sync(observer, last=True)
     print_results(folder)
     asked = {trial.fingerprint for trial in plan.trials}
-    failed = [record for record in folder.records() if record.fingerprint in asked and record.status != "done"]
-    return 1 if failed else 0
+    ended = {record.status for record in folder.records() if record.fingerprint in asked}
+    return 1 if ended & {"failed", "diverged"} else 0
 
 
 def epochs_to_train(plan: Plan, folder: RunFolder, out: Path) -> int:
@@ -57,7 +63,15 @@ def _manifest(plan: Plan, folder: RunFolder) -> Manifest:
     kept = previous.trials if previous and previous.suite_digest == suite.digest else {}
     planned = {trial.identity: trial.fingerprint for trial in [*plan.trials, *(each.trial for each in plan.skipped)]}
     return Manifest(
-        name=folder.path.name, suite=suite.id, suite_digest=suite.digest, suite_source=suite.source, title=suite.title,
-        question=suite.question, equivalence_margin=suite.equivalence_margin, departures=suite.departures,
-        created=previous.created if previous else time, updated=time, trials={**kept, **planned},
-    )  # fmt: skip
+        name=folder.path.name,
+        suite=suite.id,
+        suite_digest=suite.digest,
+        suite_source=suite.source,
+        title=suite.title,
+        question=suite.question,
+        equivalence_margin=suite.equivalence_margin,
+        departures=suite.departures,
+        created=previous.created if previous else time,
+        updated=time,
+        trials={**kept, **planned},
+    )

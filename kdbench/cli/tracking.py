@@ -31,7 +31,13 @@ def synchronise(run: RunFolder, tracking_uri: str) -> SyncResult:
         "suite.yaml": run.manifest().suite_source,
     }
     return sync(
-        tracking_uri, run.path.name, run.manifest(), run.records(), method_runs(board), artifacts, tables.to_frame(board)
+        tracking_uri,
+        run.path.name,
+        run.manifest(),
+        run.records(),
+        method_runs(board),
+        artifacts,
+        tables.to_frame(board),
     )
 
 
@@ -64,8 +70,10 @@ def sync_run(reference: str, out: Path, tracking_uri: str | None) -> None:
     done = synchronise(run, uri)
     console.print(
         f"{run.path.name} in {masked(uri)}: {done.created} runs created, {done.updated} updated, "
-        f"{done.unchanged} unchanged, {done.deleted} deleted", markup=False, soft_wrap=True,
-    )  # fmt: skip
+        f"{done.unchanged} unchanged, {done.deleted} deleted",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def serve_ui(port: int, out: Path, tracking_uri: str | None) -> None:

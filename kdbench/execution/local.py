@@ -79,12 +79,17 @@ class _Executor:
     def _train(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
         return train(
-            cohort, self.plan.tasks[cohort.head.task], self.plan.architectures, networks,
-            lambda trial: self._files(trial).checkpoint, self.device, self.observer,
-        )  # fmt: skip
+            cohort,
+            self.plan.tasks[cohort.head.task],
+            self.plan.architectures,
+            networks,
+            lambda trial: self._files(trial).checkpoint,
+            self.device,
+            self.observer,
+        )
 
     def _files(self, trial: Trial) -> TrialFiles:
-        """Students live in the run's folder; teachers, which have no reference to be compared with, in the shared one."""
+        """Students live in the run's folder, teachers (they have no reference to be compared with) in the shared one."""
         if trial.reference is None:
             return teacher_files(self.out, trial.fingerprint)
         return self.run.trial(trial.fingerprint)
@@ -119,6 +124,13 @@ class _Executor:
 
 def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:
     return Trained(
-        trial=trial, status="failed", student=None, curves={}, examples=0, seconds=0.0, teacher_seconds=0.0,
-        shared_seconds=0.0, reason=failure.message,
-    )  # fmt: skip
+        trial=trial,
+        status="failed",
+        student=None,
+        curves={},
+        examples=0,
+        seconds=0.0,
+        teacher_seconds=0.0,
+        shared_seconds=0.0,
+        reason=failure.message,
+    )

@@ -83,7 +83,9 @@ def estimate(plan: Plan, students: Collection[Trial], teachers: Collection[Trial
         (teacher, cohort.head.recipe.epochs)
         for cohort in plan.cohorts
         if any(trial in students for trial in cohort.trials)
-        for teacher in {t.fingerprint: t for trial in cohort.trials if trial in students for t in trial.teachers}.values()
+        for teacher in {
+            t.fingerprint: t for trial in cohort.trials if trial in students for t in trial.teachers
+        }.values()
     ]
     return Estimate(
         teachers=len(teachers),

@@ -61,9 +61,13 @@ class Measurer:
         }
         if trained.student is None:
             record = self._record(
-                trial, status=trained.status, reason=trained.reason, error=trained.error,
-                curves=dict(trained.curves), measurements=spent,
-            )  # fmt: skip
+                trial,
+                status=trained.status,
+                reason=trained.reason,
+                error=trained.error,
+                curves=dict(trained.curves),
+                measurements=spent,
+            )
             return Measured(record, None)
         loaded = self.plan.tasks[trial.task]
         logits = predict(trained.student, loaded.data.test, loaded.data, self.device)
@@ -90,10 +94,19 @@ class Measurer:
         loaded = self.plan.tasks[trial.task]
         metric = loaded.task.metrics(loaded.data.spec)[0]
         return Record(
-            fingerprint=trial.fingerprint, suite=self.plan.suite.id, task=trial.task, pair=trial.pair,
-            teachers=trial.pair_teachers, student=trial.student,
-            method=trial.method_name, params=values(trial.method), family=trial.method.family,
-            paper=trial.method.paper, seed=trial.seed, primary=metric.name, higher_is_better=metric.higher_is_better,
+            fingerprint=trial.fingerprint,
+            suite=self.plan.suite.id,
+            task=trial.task,
+            pair=trial.pair,
+            teachers=trial.pair_teachers,
+            student=trial.student,
+            method=trial.method_name,
+            params=values(trial.method),
+            family=trial.method.family,
+            paper=trial.method.paper,
+            seed=trial.seed,
+            primary=metric.name,
+            higher_is_better=metric.higher_is_better,
             provenance={
                 "environment": dict(self.environment),
                 "data": loaded.digest,
@@ -102,7 +115,7 @@ class Measurer:
                 "recipe": trial.recipe.model_dump(mode="json"),
             },
             **fields,
-        )  # fmt: skip
+        )
 
     def _against_teachers(
         self, trial: Trial, loaded: LoadedTask, logits: Tensor, answers: Mapping[str, Tensor]

@@ -26,8 +26,8 @@ class Record(BaseModel):
             "top5_accuracy", "macro_f1"), "nll", "ece", "brier", "validation_<primary>"; to the teacher "agreement" and
             "teacher_kl" (nats); the teacher's own score "teacher_<primary>"; of the deployed student
             "parameters", "macs", "flops", "file_bytes", and "macs_disagreement" of the two counters;
-            "own_teacher_<primary>" of the teachers it learnt from, combined; "training_flops" (teacher's passes included) and
-            "teacher_flops" (their part of it).
+            "own_teacher_<primary>" of the teachers it learnt from, combined; "training_flops" (teacher's passes
+            included) and "teacher_flops" (their part of it).
         measurements: the machine's numbers: "latency_ms_p50", "latency_ms_p95" (batch 1), "throughput_per_s" at
             "throughput_batch", "peak_memory_bytes", "threads"; "training_seconds" (what it would have cost alone),
             "teacher_seconds" (the teacher's part of it), "shared_seconds" (what it really cost in its cohort).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARAM_LIMIT, TAG_LIMIT, NAME_LIMIT = 6000, 8000, 250
-TABLE_FILE = "leaderboard.json"
+TABLE_FILE = "leaderboard-table.json"
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "skipped": "KILLED"}
 # Tableau's ten, without its grey: that one is the controls'.
@@ -80,12 +81,19 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that is written, so that what has not changed is left alone."""
+        """Of everything that is written, so that what has not changed is left alone."""
         artifacts = {name: hashlib.sha256(content).hexdigest() for name, content in self.artifacts.items()}
         whole = [
-            self.name, self.status, self.start, self.end, dict(self.tags), dict(self.params), self.points, artifacts,
-        ]  # fmt: skip
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+            self.name,
+            self.status,
+            self.start,
+            self.end,
+            dict(self.tags),
+            dict(self.params),
+            self.points,
+            artifacts,
+        ]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def entries(
@@ -136,6 +144,7 @@ def _method_entry(
             "family": run.family,
             "mlflow.runColor": colour,
             **{mlflow_name(key): _cut(value, TAG_LIMIT) for key, value in run.tags.items()},
+            "mlflow.note.content": _cut(" · ".join(f"{key} **{value}**" for key, value in run.tags.items()), TAG_LIMIT),
         },
         params=_params(params, run.params),
         points=tuple(Point(mlflow_name(key), float(value), end) for key, value in run.metrics.items()),
@@ -194,12 +203,16 @@ def _report_entry(
     if page is not None:
         tags["mlflow.note.content"] = _whole_lines(page.decode(), TAG_LIMIT)
     if table is not None:
-        files[TABLE_FILE] = table.to_json(orient="split", index=False, force_ascii=False).encode()
+        files[TABLE_FILE] = _table_json(table).encode()
         # What makes the UI draw the JSON file as a table.
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE_FILE, "type": "table"}])
     return Entry(
         "report", f"[report] {run_name}", "report", "FINISHED", start, max(start, end), tags=tags, artifacts=files
     )
+
+
+def _table_json(table: pd.DataFrame) -> str:
+    return table.astype(object).where(table.notna(), "—").to_json(orient="split", index=False, force_ascii=False)
 
 
 def _method_status(run: MethodRun, own: Sequence[Record]) -> str:
@@ -230,7 +243,9 @@ def _params(identity: Mapping[str, str], own: Mapping[str, Any]) -> dict[str, st
 
 def _times(record: Record, fallback: int) -> tuple[int, int]:
     started = milliseconds(record.provenance.get("started"), fallback)
-    return started, max(started, milliseconds(record.provenance.get("finished"), started))
+    seconds = record.measurements.get("training_seconds", 0.0)
+    ended = started + int(1000 * seconds) if math.isfinite(seconds) else started
+    return started, max(started, milliseconds(record.provenance.get("finished"), ended))
 
 
 def milliseconds(text: Any, fallback: int = 0) -> int:

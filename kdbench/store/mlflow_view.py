@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kdbench.measuring.record import Record
 from kdbench.store.mlflow_client import artifact_root, connected, default_tracking_uri
 from kdbench.store.mlflow_entries import Entry, MethodRun, Point, entries, milliseconds
-from kdbench.store.mlflow_layout import VIEW_LIMIT, View, saved_views, view_key
+from kdbench.store.mlflow_layout import VIEW_LIMIT, View, run_path, saved_views, view_key
 from kdbench.store.run_folder import Manifest
 
 if TYPE_CHECKING:
@@ -62,18 +62,17 @@ def sync(
         StoreError: MLflow cannot be reached or written; nothing on disk depends on it.
     """
     wanted = entries(run_name, manifest, records, method_runs, artifacts, table)
-    higher = all(record.higher_is_better for record in records)
-    curves = dict.fromkeys(name for record in records for name in record.curves)
-    views = saved_views(run_name, method_runs, higher, curves)
+    views = saved_views(run_name, method_runs, records)
     with connected(tracking_uri) as client:
         experiment_id = _experiment(client, manifest.suite, artifact_root(tracking_uri))
         writer = _Writer(client, experiment_id, run_name)
         for entry in wanted:
             writer.write(entry)
         writer.delete_others()
-        report_path = f"/#/experiments/{experiment_id}/runs/{writer.ids['report']}"
+        page = "/artifacts/leaderboard.md" if "leaderboard.md" in artifacts else ""
+        report_path = run_path(experiment_id, writer.ids["report"], page)
         _describe(client, experiment_id, manifest, views, report_path)
-    leaderboard, charts, _ = views
+    leaderboard, charts, *_ = views
     return SyncResult(
         experiment_id=experiment_id,
         created=writer.created,
@@ -230,14 +229,15 @@ def _experiment(client: MlflowClient, suite: str, artifacts: Path | None) -> str
 
 
 def _describe(
-    client: MlflowClient, experiment_id: str, manifest: Manifest, views: Iterable[View], report_path: str
+    client: MlflowClient, experiment_id: str, manifest: Manifest, views: Sequence[View], report_path: str
 ) -> None:
     """Writes the experiment's tags, last of all: a saved view never shows runs that are not there yet."""
-    links = [*((view.title, view.path(experiment_id)) for view in views), ("Report", report_path)]
+    links = [*((view.title, view.path(experiment_id)) for view in views[:3]), ("Report", report_path)]
     heading = " ".join(part for part in (f"**{manifest.title or manifest.suite}**", manifest.question) if part)
     note = (
-        f"{heading}\n\nOne row = one method in one `kdbench run`, mean over its seeds; the seeds are nested under it. "
+        f"{heading} — "
         + " · ".join(f"[{title}]({path.removeprefix('/')})" for title, path in links)
+        + "\n\nOne row = one method in one `kdbench run`, mean over its seeds; the seeds are its child runs."
     )
     tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": note[:VIEW_LIMIT]}
     tags |= dict(view.tag(milliseconds(manifest.created)) for view in views)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
+from kdbench.augmentation import parse as parse_augmentation
 from kdbench.errors import StoreError
 from kdbench.plan import Cohort, LoadedTask, Trial
-from kdbench.training.augmentation import parse as parse_augmentation
 from kdbench.training.checkpoints import load_checkpoint, save_checkpoint
 from kdbench.training.learner import Diverged, Learner, TeacherTaps
 from kdbench.training.observer import Observer
@@ -94,6 +94,7 @@ class _Loop:
             if active:
                 yield from self._epoch(epoch, active)
         self.observer.cohort_ended(self.cohort)
+        self.panel.close()
         for learner in self.learners:
             yield _trained(learner)
 

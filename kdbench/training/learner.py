@@ -115,7 +115,8 @@ class Learner:
         if not torch.isfinite(torch.tensor(means["loss"])):
             raise Diverged(f"the loss became {means['loss']} in epoch {self.epoch + 1}")
         data = self.loaded.data
-        assert data.validation is not None and self.optimizer is not None
+        assert data.validation is not None
+        assert self.optimizer is not None
         metric = self.loaded.task.metrics(data.spec)[0]
         logits = predict(self.networks[0], data.validation, data, self.device)
         score = metric.compute(logits, data.validation.targets)
@@ -147,13 +148,11 @@ class Learner:
             module.load_state_dict(_below(tensors, f"module.{index}"))
         slots: dict[int, dict[str, Tensor]] = {}
         for name, value in _below(tensors, "optimizer").items():
-            index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = value
+            position, _, slot = name.partition(".")
+            slots.setdefault(int(position), {})[slot] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     start = len(prefix) + 1
     return {name[start:]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
-
-

@@ -13,10 +13,13 @@ from kdbench.suite import Recipe
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def build_optimizer(recipe: Recipe, students: Sequence[nn.Module], auxiliary: nn.Module | None) -> torch.optim.Optimizer:
+def build_optimizer(
+    recipe: Recipe, students: Sequence[nn.Module], auxiliary: nn.Module | None
+) -> torch.optim.Optimizer:
     """SGD or AdamW over all students and the auxiliary module; the latter never decays, nor (by default) do
     biases and norms."""
-    decayed, plain = [], list(auxiliary.parameters()) if auxiliary is not None else []
+    decayed: list[nn.Parameter] = []
+    plain = list(auxiliary.parameters()) if auxiliary is not None else []
     for student in students:
         for module in student.modules():
             for name, parameter in module.named_parameters(recurse=False):

@@ -35,7 +35,8 @@ class SelfDistillation(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(student=("logits", "embedding", "stages"), teacher=(), teachers=0)
+        # a network of one stage has no place for an exit: asking for a second one has it skipped
+        return Needs(student=("logits", "embedding", "stages", "stage2"), teacher=(), teachers=0)
 
     def build_auxiliary(self, example: Step) -> nn.Module:
         return build_exits(example)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kdbench_plugins.methods.attention_transfer import AttentionTransfer
 
 from kdbench import stage_taps
 from kdbench.testing import example_step
+from kdbench_plugins.methods.attention_transfer import AttentionTransfer
 
 
 def attention(feature):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kdbench_plugins.methods.born_again import BornAgain
 
 from kdbench.testing import example_step
+from kdbench_plugins.methods.born_again import BornAgain
 
 
 def log_softmax(logits):

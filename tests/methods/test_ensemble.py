@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kdbench_plugins.methods.ensemble import Ensemble
-from kdbench_plugins.methods.kd import KD
 
 from kdbench import ALL
 from kdbench.testing import example_step
+from kdbench_plugins.methods.ensemble import Ensemble
+from kdbench_plugins.methods.kd import KD
 
 
 def softmax(logits):

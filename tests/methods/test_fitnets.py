@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kdbench_plugins.methods.fitnets import FitNets
-from kdbench_plugins.methods.kd import KD
 
 from kdbench.testing import example_step
+from kdbench_plugins.methods.fitnets import FitNets
+from kdbench_plugins.methods.kd import KD
 
 
 def same_positions(step):

@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 import torch
-from kdbench_plugins.methods.label_smoothing import LabelSmoothing
 from torch.nn.functional import cross_entropy
 
 from kdbench import Step
+from kdbench_plugins.methods.label_smoothing import LabelSmoothing
 
 LOGITS = [[1.0, -2.0, 0.5], [0.0, 3.0, -1.0], [0.2, 0.1, 0.0], [5.0, 5.0, -5.0]]
 TARGETS = [0, 2, 1, 1]

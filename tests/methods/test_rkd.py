@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kdbench_plugins.methods.rkd import RKD, relations
 
 from kdbench.testing import example_step
+from kdbench_plugins.methods.rkd import RKD, relations
 
 
 def smooth_l1(x):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from kdbench_plugins.methods.scratch import Scratch
-
 from kdbench import NO_TEACHER
 from kdbench.testing import example_step
+from kdbench_plugins.methods.scratch import Scratch
 
 
 def test_it_is_the_task_loss_and_nothing_else():

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from kdbench_plugins.methods.self_distillation import SelfDistillation
 from torch import nn
 
 from kdbench import BadInput, stage_taps
 from kdbench.testing import example_step
+from kdbench_plugins.methods.self_distillation import SelfDistillation
 
 METHOD = SelfDistillation(temperature=3.0, soft_weight=0.2, hint_weight=0.5)
 

@@ -101,6 +101,7 @@ def story() -> Story:
         suite_source="name: quickstart\n",
         title="Quickstart",
         question="Does distillation help a small network on digits?",
+        equivalence_margin=0.01,
         created="2026-11-20T09:59:00.000000+00:00",
         updated="2026-11-20T10:05:00.000000+00:00",
         trials={f"digits|{record.pair}|{record.method}|{record.seed}": record.fingerprint for record in records},

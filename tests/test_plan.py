@@ -1,0 +1,141 @@
+"""Suite to trials: pairing, fingerprints, teachers, skips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdbench.data import DataFolders
+from kdbench.errors import BadInput, BrokenPlugin, UnknownName
+from kdbench.plan import Plan, make_plan
+from kdbench.plugins import discover
+from kdbench.suite_file import load_suite
+
+Write = Callable[..., Path]
+
+
+def planned(path: Path, methods: tuple[str, ...] = (), seeds: int | None = None) -> Plan:
+    folder = path.parent
+    return make_plan(load_suite(str(path)).with_overrides(methods, seeds), discover(), DataFolders((folder,), folder))
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {f"{trial.method_name} {trial.seed}": trial.fingerprint for trial in plan.trials}
+
+
+def test_crosses_methods_and_seeds_in_cohorts_of_one_seed(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite(methods="kd, rkd", seeds="3"))
+    assert [len(cohort.trials) for cohort in plan.cohorts] == [3, 3, 3]
+    assert [{trial.seed for trial in cohort.trials} for cohort in plan.cohorts] == [{0}, {1}, {2}]
+    assert len(set(fingerprints(plan).values())) == 9
+
+
+def test_a_fingerprint_does_not_depend_on_company(tiny_suite: Write) -> None:
+    alone = fingerprints(planned(tiny_suite(methods="kd")))
+    together = fingerprints(planned(tiny_suite(methods="kd, rkd, born_again", seeds="2")))
+    assert alone.items() <= together.items()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": "3"},
+        {"student": "'cnn[width=0.3]'"},
+        {"teachers": "'cnn[width=0.6]'"},
+        {"tasks": "'digits[train_examples=201]'"},
+        {"methods": "'kd[temperature=3]'"},
+        {"recipe": "  weight_decay: 1e-3"},
+        {"recipe": "teacher_recipe: {epochs: 3}"},
+        {"recipe": "validation_fraction: 0.2"},
+        {"recipe": "teachers: fixed", "seeds": "[1]"},
+    ],
+    ids=str,
+)
+def test_whatever_changes_the_result_changes_the_fingerprint(tiny_suite: Write, changes: dict[str, str]) -> None:
+    before = planned(tiny_suite(seeds=changes.get("seeds", "1")))
+    after = planned(tiny_suite("after.yaml", **changes))
+    name = f"kd {next(before.trials).seed}"
+    assert fingerprints(before)[name] != fingerprints(after)[name]
+
+
+def test_prose_and_default_values_written_out_change_nothing(tiny_suite: Write) -> None:
+    before = planned(tiny_suite())
+    after = planned(tiny_suite("after.yaml", methods="'kd[temperature=4]'", recipe="departures: [none]"))
+    assert fingerprints(before) == fingerprints(after)
+
+
+def test_teachers_per_seed_or_fixed(tiny_suite: Write) -> None:
+    per_seed = planned(tiny_suite(seeds="2"))
+    fixed = planned(tiny_suite("fixed.yaml", seeds="2", recipe="teachers: fixed"))
+    assert [len(plan.teachers) for plan in (per_seed, fixed)] == [2, 1]
+
+
+def test_an_ensemble_gets_different_teachers_of_one_architecture(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite(methods="ensemble"))
+    (trial,) = (trial for trial in plan.trials if trial.method_name == "ensemble")
+    assert [teacher.student for teacher in trial.teachers] == ["cnn[width=0.5]", "cnn[width=0.5]"]
+    assert len({teacher.fingerprint for teacher in trial.teachers}) == 2
+    assert trial.reference is trial.teachers[0] or trial.reference.fingerprint == trial.teachers[0].fingerprint
+
+
+def test_born_again_networks_learn_from_their_own_kind(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite(methods="'born_again[generations=3]'"))
+    (trial,) = (trial for trial in plan.trials if trial.method_name == "born_again")
+    chain = []
+    while trial.teachers:
+        (trial,) = trial.teachers
+        chain.append((trial.student, trial.method_name, trial.stream))
+    assert chain == [
+        ("cnn[width=0.25]", "born_again", "generation 2 0"),
+        ("cnn[width=0.25]", "born_again", "generation 1 0"),
+        ("cnn[width=0.25]", "teacher", "generation 0 0"),
+    ]
+    names = [teacher.stream for teacher in plan.teachers]
+    assert names.index("generation 0 0") < names.index("generation 1 0") < names.index("generation 2 0")
+
+
+def test_what_cannot_run_is_skipped_with_its_reason(tiny_suite: Write) -> None:
+    plan = planned(
+        tiny_suite(
+            methods="ensemble, self_distillation, 'fitnets[hint=stage9]'",
+            teachers="'cnn[width=0.5]'",
+            student="'cnn[width=0.25,stages=1]'",
+        )
+    )
+    reasons = {skipped.trial.method_name: skipped.reason for skipped in plan.skipped}
+    assert reasons == {
+        "ensemble": "it learns from several teachers and the pair has one (cnn[width=0.5])",
+        "self_distillation": "cnn[stages=1,width=0.25] has no tap 'stage2' (it has embedding, logits, stage1)",
+        "fitnets": "cnn[stages=1,width=0.25] has no tap 'stage2' (it has embedding, logits, stage1)",
+    }
+    assert [trial.method_name for trial in plan.trials] == ["scratch"]
+
+
+def test_the_validation_split_is_the_same_for_every_seed_and_disjoint(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite())
+    (loaded,) = plan.tasks.values()
+    assert loaded.data.validation is not None
+    assert len(loaded.data.train) == 180
+    assert len(loaded.data.validation) == 20
+    assert planned(tiny_suite()).tasks[loaded.name].digest == loaded.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"methods": "kdd"}, UnknownName, "unknown method 'kdd'"),
+        ({"tasks": "digit"}, UnknownName, "unknown task 'digit'"),
+        ({"student": "resnet9"}, UnknownName, "unknown architecture 'resnet9'"),
+        ({"methods": "'kd[heat=3]'"}, BadInput, "no parameter 'heat'"),
+        ({"recipe": "  augmentation: [mixdown]"}, BadInput, "mixdown"),
+    ],
+    ids=str,
+)
+def test_errors_come_before_any_training(
+    tiny_suite: Write, changes: dict[str, str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message.replace("[", r"\[")) as caught:
+        planned(tiny_suite(**changes))
+    assert not isinstance(caught.value, BrokenPlugin)
