@@ -34,7 +34,7 @@ BASELINE_CONTROL = "scratch"
 PUBLISHED = "published"
 MAX_SEEDS = 10_000
 
-_ID = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)@(?P<major>0|[1-9][0-9]{0,5})\.(?P<minor>0|[1-9][0-9]{0,5})")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*@(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
 # They change no number, so they may be reworded within a version.
 _PROSE = {"title", "question", "departures"}
 

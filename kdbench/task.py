@@ -83,6 +83,7 @@ class Task:
     """What is learnt and how it is scored. Subclasses are frozen dataclasses: their fields are their parameters."""
 
     modality: ClassVar[str] = "vision"
+    files: ClassVar[tuple[str, ...]] = ()  # below a data folder; any of them means that the data set is there
 
     def load(self, folders: DataFolders) -> Data:
         """Reads the data set, downloading it once if it may.

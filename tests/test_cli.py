@@ -160,7 +160,9 @@ def test_plan_says_what_is_cached_skipped_and_left(kdbench: Callable[..., Ended]
     cached = kdbench("plan", finished / "tiny.yaml", "--out", finished, "--name", "first")
     assert "18 cached" in cached.out
     assert "0 to run" in cached.out
-    fresh = kdbench("plan", finished / "tiny.yaml", "--out", finished, "--name", "none", "--method", "fitnets[hint=stage9]")
+    fresh = kdbench(
+        "plan", finished / "tiny.yaml", "--out", finished, "--name", "none", "--method", "fitnets[hint=stage9]"
+    )
     assert "has no tap 'stage9'" in fresh.out
     assert "4 to run" in fresh.out
     assert "FLOPs" in fresh.out

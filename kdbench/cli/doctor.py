@@ -9,7 +9,8 @@ from rich.table import Table
 
 from kdbench.cli.console import out, print_json
 from kdbench.data import DataFolders
-from kdbench.plugins import discover
+from kdbench.errors import BrokenPlugin
+from kdbench.plugins import Registry, discover
 
 
 def show_doctor(as_json: bool) -> None:
@@ -40,6 +41,7 @@ def _facts() -> dict[str, object]:
     facts["plugins"] = [str(origin) for origin in registry.origins]
     facts["broken plugins"] = [f"{broken.origin}: {broken.error}" for broken in registry.broken] or "none"
     facts["data folders"] = _data_folders()
+    facts["data sets"] = _data_sets(registry)
     facts["missing"] = _missing() or "nothing"
     return facts
 
@@ -67,6 +69,21 @@ def _data_folders() -> list[str]:
     lines = [f"{folder} ({'there' if folder.is_dir() else 'absent'})" for folder in folders.search]
     if not os.environ.get("KDBENCH_DATA"):
         lines.append("set KDBENCH_DATA to folders that hold your data sets; others are downloaded to the last one")
+    return lines
+
+
+def _data_sets(registry: Registry) -> list[str]:
+    folders = DataFolders.from_environment()
+    lines = []
+    for name, plugin in registry.plugins["task"].items():
+        try:
+            files = plugin.load()[0].files  # type: ignore[attr-defined]
+        except BrokenPlugin as error:
+            lines.append(f"{name}: {error.message}")
+            continue
+        found = folders.find(*files)
+        if files:
+            lines.append(f"{name}: {found}" if found else f"{name}: not here; downloaded at its first use")
     return lines
 
 

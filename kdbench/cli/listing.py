@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from rich.table import Table
+from rich.text import Text
 
 from kdbench.catalogue import Entry, catalogue
 from kdbench.cli.console import out, print_json
@@ -52,8 +53,12 @@ def _plugins(section: str, entries: list[Entry]) -> Table:
     table = _table(section, "name", *(["family"] if section == "methods" else []), "what it is")
     for entry in entries:
         family = [entry.family] if section == "methods" else []
-        paper = f" [dim]({entry.paper})[/]" if entry.paper else ""
-        table.add_row(entry.name, *family, f"{entry.summary}{paper}")
+        about = Text(entry.summary)
+        if entry.paper:
+            about.append(f" ({entry.paper})", style="dim")
+        if entry.parameters:
+            about.append(f"\n{', '.join(entry.parameters)}", style="dim")
+        table.add_row(entry.name, *family, about)
     return table
 
 

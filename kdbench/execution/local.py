@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,7 @@ def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:
     return Trained(
         trial=trial,
         status="failed",
+        started=time.time(),
         student=None,
         curves={},
         examples=0,

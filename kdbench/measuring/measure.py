@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from kdbench.architecture import Architecture
 from kdbench.hyperparameters import values
 from kdbench.measuring.calibration import calibration
 from kdbench.measuring.cost import count_flops, deployed_cost
+from kdbench.measuring.environment import machine_fingerprint
 from kdbench.measuring.fidelity import fidelity
 from kdbench.measuring.latency import deployed_speed
 from kdbench.measuring.memory import peak_memory_bytes
@@ -33,7 +36,7 @@ class Measured:
     """A record, and the per-example predictions behind it: logits [examples, classes], targets [examples]."""
 
     record: Record
-    predictions: Mapping[str, Tensor] | None
+    predictions: Mapping[str, Tensor] | None = None
 
 
 class Measurer:
@@ -53,30 +56,14 @@ class Measurer:
 
         `networks`, `answers`: the teachers and their logits on the test split, by fingerprint.
         """
-        trial = trained.trial
-        spent = {
-            "training_seconds": trained.seconds,
-            "teacher_seconds": trained.teacher_seconds,
-            "shared_seconds": trained.shared_seconds,
-        }
         if trained.student is None:
-            record = self._record(
-                trial,
-                status=trained.status,
-                reason=trained.reason,
-                error=trained.error,
-                curves=dict(trained.curves),
-                measurements=spent,
-            )
-            return Measured(record, None)
-        loaded = self.plan.tasks[trial.task]
+            return Measured(self._spent(trained, status=trained.status, reason=trained.reason, error=trained.error))
+        trial, loaded = trained.trial, self.plan.tasks[trained.trial.task]
         logits = predict(trained.student, loaded.data.test, loaded.data, self.device)
         if not logits.isfinite().all():
-            reason = "its predictions on the test split are not finite"
-            record = self._record(
-                trial, status="diverged", reason=reason, curves=dict(trained.curves), measurements=spent
+            return Measured(
+                self._spent(trained, status="diverged", reason="its predictions on the test split are not finite")
             )
-            return Measured(record, None)
         costs, speeds = self._deployed_cost(trial, trained.student)
         metrics = {
             **_quality(loaded, logits),
@@ -85,14 +72,25 @@ class Measurer:
             **costs,
             **self._training_flops(trained, networks),
         }
-        record = self._record(
-            trial, status="done", metrics=metrics, measurements={**spent, **speeds}, curves=dict(trained.curves)
-        )
+        record = self._spent(trained, speeds, status="done", metrics=metrics)
         return Measured(record, {"logits": logits, "targets": loaded.data.test.targets})
 
-    def _record(self, trial: Trial, **fields: Any) -> Record:
+    def _spent(self, trained: Trained, speeds: Mapping[str, float] | None = None, **fields: Any) -> Record:
+        """The record of a trial that was trained, to its end or not, with what that cost."""
+        measurements = {
+            "training_seconds": trained.seconds,
+            "teacher_seconds": trained.teacher_seconds,
+            "shared_seconds": trained.shared_seconds,
+            **(speeds or {}),
+        }
+        return self._record(
+            trained.trial, trained.started, measurements=measurements, curves=dict(trained.curves), **fields
+        )
+
+    def _record(self, trial: Trial, started: float | None = None, **fields: Any) -> Record:
         loaded = self.plan.tasks[trial.task]
         metric = loaded.task.metrics(loaded.data.spec)[0]
+        times = {} if started is None else {"started": _utc(started), "finished": _utc(time.time())}
         return Record(
             fingerprint=trial.fingerprint,
             suite=self.plan.suite.id,
@@ -108,7 +106,9 @@ class Measurer:
             primary=metric.name,
             higher_is_better=metric.higher_is_better,
             provenance={
+                **times,
                 "environment": dict(self.environment),
+                "machine": machine_fingerprint(self.environment),
                 "data": loaded.digest,
                 "teachers": [teacher.fingerprint for teacher in trial.teachers],
                 "plugin": self.plan.provenance["methods"].get(trial.method_name),
@@ -184,6 +184,10 @@ class _StepProbe:
         ]
         self.panel.close()
         return math.fsum(learning) / len(learning) / len(self.batch), teaching / len(self.batch)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _quality(loaded: LoadedTask, logits: Tensor) -> dict[str, float]:

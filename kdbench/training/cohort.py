@@ -28,11 +28,13 @@ from kdbench.training.teachers import TeacherPanel
 class Trained:
     """A trial after training. Seconds: as if alone; the teacher's part of them; and what it really cost in company.
 
-    `student` is the measured network, in eval mode; None unless the status is "done".
+    `started`: when this attempt began, seconds since 1970. `student` is the measured network, in eval mode; None unless
+    the status is "done".
     """
 
     trial: Trial
     status: Literal["done", "failed", "diverged"]
+    started: float
     student: nn.Module | None
     curves: Mapping[str, list[float]]
     examples: int
@@ -175,6 +177,7 @@ def _trained(learner: Learner) -> Trained:
     return Trained(
         trial=learner.trial,
         status="done",
+        started=learner.started,
         student=learner.networks[0].eval(),
         curves=learner.curves,
         examples=learner.examples,
@@ -189,6 +192,7 @@ def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Tra
     return Trained(
         trial=trial,
         status="diverged" if diverged else "failed",
+        started=learner.started if learner else time.time(),
         student=None,
         curves=learner.curves if learner else {},
         examples=learner.examples if learner else 0,

@@ -36,6 +36,7 @@ class Learner:
         self.optimizer: torch.optim.Optimizer | None = None
         self.random = RandomState(derive(trial.seed, trial.stream, "steps"), device)
         self.curves: dict[str, list[float]] = {}
+        self.started = time.time()
         self.epoch = 0
         self.examples = 0
         self.seconds = self.teacher_seconds = self.shared_seconds = 0.0

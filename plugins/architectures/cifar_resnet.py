@@ -16,7 +16,7 @@ from .images import image_shape
 
 @dataclass(frozen=True)
 class CifarResNet(Architecture):
-    """6n+2 layers in three stages of n blocks, as in the CRD benchmark (Tian et al. 2020), whose pairs it serves.
+    """ResNet for small images: 6n+2 layers in three stages of n blocks, as in the CRD benchmark (Tian et al. 2020).
 
     Shortcuts that change shape are projections (the paper's option B: 1x1 convolution and batch norm, 272,474
     parameters for ResNet-20 on CIFAR-10); the paper's CIFAR networks had parameter-free ones (option A, 0.27 M).

@@ -15,7 +15,7 @@ from .images import image_shape
 
 @dataclass(frozen=True)
 class PlainCNN(Architecture):
-    """One 3x3 convolution, batch norm and ReLU per stage, channels doubling, then global average pooling.
+    """Small plain CNN: a 3x3 convolution, batch norm and ReLU per stage, channels doubling, then average pooling.
 
     About 6,000 parameters at width 1 (8, 16 and 32 channels), 1,700 at 0.5, 95,000 at 4. It has no paper:
     it is VGG (Simonyan & Zisserman 2015) with batch norm, shrunk as far as still learns.

@@ -21,7 +21,7 @@ from .images import image_shape
 
 @dataclass(frozen=True)
 class TorchvisionClassifier(Architecture):
-    """The network that torchvision builds, with random initial weights or with published ones.
+    """Any torchvision classifier, written `torchvision:resnet18[weights=DEFAULT]`; random initial weights by default.
 
     It differs from torchvision's in four ways. The last layer fits the task's classes. The first convolution fits the
     task's channels: for grey images its weights are summed over red, green and blue, the same function as repeating

@@ -16,7 +16,7 @@ from .images import image_shape
 
 @dataclass(frozen=True)
 class WideResNet(Architecture):
-    """WRN-depth-widen: 6n+4 layers in three stages of n pre-activation blocks, as in the CRD benchmark.
+    """Wide ResNet for small images: 6n+4 layers in three stages of n pre-activation blocks, as in the CRD benchmark.
 
     The stages lie at 1, 1/2 and 1/4 of the input's side, so images from 8x8 up make sense.
 

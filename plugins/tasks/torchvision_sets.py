@@ -23,7 +23,6 @@ class _TorchvisionSet(Task):
     """
 
     title: ClassVar[str]
-    folder: ClassVar[str]
 
     def load(self, folders: DataFolders) -> Data:
         """uint8 inputs [N, channels, height, width].
@@ -44,11 +43,12 @@ class _TorchvisionSet(Task):
     def _find(self, folders: DataFolders) -> Sequence[Any]:
         problems = []
         for root in folders.search:
-            if (root / self.folder).is_dir():
+            (folder,) = self.files
+            if (root / folder).is_dir():
                 try:
                     return self._read(root)
                 except (OSError, RuntimeError) as error:
-                    problems.append(f"{root / self.folder}: {_first_line(error)}")
+                    problems.append(f"{root / folder}: {_first_line(error)}")
         try:
             unpacked = any(self._unpack(root, folders.cache) for root in folders.search)
             return self._read(folders.cache, download=not unpacked)
@@ -108,7 +108,7 @@ class CIFAR10(_TorchvisionSet):
     """60,000 colour photographs of 32x32 pixels, 10 classes, 10,000 for testing (Krizhevsky 2009)."""
 
     title = "CIFAR-10"
-    folder = "cifar-10-batches-py"
+    files = ("cifar-10-batches-py",)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class CIFAR100(_TorchvisionSet):
     """60,000 colour photographs of 32x32 pixels, 100 classes, 10,000 for testing (Krizhevsky 2009)."""
 
     title = "CIFAR-100"
-    folder = "cifar-100-python"
+    files = ("cifar-100-python",)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class FashionMNIST(_TorchvisionSet):
     """70,000 grey pictures of clothes, 28x28 pixels, 10 classes, 10,000 for testing (Xiao, Rasul, Vollgraf 2017)."""
 
     title = "Fashion-MNIST"
-    folder = "FashionMNIST"
+    files = ("FashionMNIST",)
 
     def _archives(self) -> dict[str, str]:
         return {f"FashionMNIST/raw/{name}": md5 for name, md5 in self._dataset().resources}
