@@ -14,7 +14,7 @@ from kdbench.data import DataFolders
 from kdbench.errors import BadInput
 from kdbench.hyperparameters import values
 from kdbench.method import ALL, Method
-from kdbench.plugins import Registry
+from kdbench.plugins import Kind, Registry
 from kdbench.provenance import digest, engine_digest
 from kdbench.spec import Spec
 from kdbench.suite import Pair, Recipe, Suite
@@ -133,14 +133,24 @@ class _Planner:
     def __init__(self, suite: Suite, registry: Registry, folders: DataFolders) -> None:
         self.suite, self.registry = suite, registry
         for recipe in (suite.recipe, suite.teacher_recipe):
-            parse_augmentation(recipe.augmentation)  # a mistake must not wait for training
-        self.methods = [(spec.name, registry.create("method", spec)) for spec in (*suite.controls, *suite.methods)]
+            for view in recipe.augmentation:  # a mistake must not wait for training
+                try:
+                    parse_augmentation([view])
+                except BadInput as error:
+                    raise suite.located(Spec.parse(view), error) from error
+        self.methods = [(spec.name, self._create("method", spec)) for spec in (*suite.controls, *suite.methods)]
         names = {name for pair in suite.pairs for name in (*pair.teacher, pair.student)}
         self.architectures: dict[str, Architecture] = {
-            name: registry.create("architecture", Spec.parse(name)) for name in sorted(names)
+            name: self._create("architecture", Spec.parse(name)) for name in sorted(names)
         }
         self.tasks = {str(spec): self._load(spec, folders) for spec in suite.tasks}
         self._taps: dict[tuple[str, str], frozenset[str]] = {}
+
+    def _create(self, kind: Kind, spec: Spec) -> Any:
+        try:
+            return self.registry.create(kind, spec)
+        except BadInput as error:
+            raise self.suite.located(spec, error) from error
 
     def plan(self) -> Plan:
         cohorts, skipped = [], []
@@ -161,7 +171,7 @@ class _Planner:
         return plan
 
     def _load(self, spec: Spec, folders: DataFolders) -> LoadedTask:
-        task: Task = self.registry.create("task", spec)
+        task: Task = self._create("task", spec)
         data = with_validation(task.load(folders), self.suite.validation_fraction)
         assert data.validation is not None
         parts = [data.train.digest(), data.validation.digest(), data.test.digest()]

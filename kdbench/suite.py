@@ -23,8 +23,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, SuiteError
 from kdbench.spec import Spec
+from kdbench.yaml_source import Source
 
 LANGUAGE: Final = 1
 
@@ -164,7 +165,7 @@ class Suite(_Section):
     equivalence_margin: Annotated[float, Gt(0), Lt(1)] = 0.005
     departures: Listed[str] = ()
 
-    _source: str = PrivateAttr("")
+    _source: Source | None = PrivateAttr(None)
     _path: Path | None = PrivateAttr(None)
 
     @model_validator(mode="before")
@@ -211,15 +212,22 @@ class Suite(_Section):
         return methods
 
     @classmethod
-    def from_file(cls, content: Mapping[str, Any], source: str, path: Path | None) -> Suite:
+    def from_file(cls, source: Source, path: Path | None) -> Suite:
         """The suite that a parsed file describes.
 
         Raises:
             pydantic.ValidationError: it describes none.
         """
-        suite = cls.model_validate(content)
+        suite = cls.model_validate(source.data)
         suite._source, suite._path = source, path
         return suite
+
+    def located(self, spec: Spec, problem: BadInput) -> BadInput:
+        """`problem`, with the line and key that ask for `spec`; as it is where the file does not (a command line's)."""
+        key = self._source.find(lambda value: _asks_for(value, spec)) if self._source else None
+        if self._source is None or key is None:
+            return problem
+        return SuiteError(self._source.at(key, problem.message), hint=problem.hint)
 
     @property
     def id(self) -> str:
@@ -244,7 +252,7 @@ class Suite(_Section):
     @property
     def source(self) -> str:
         """The file as written, comments included; empty for a suite built in Python."""
-        return self._source
+        return self._source.text if self._source else ""
 
     @property
     def path(self) -> Path | None:
@@ -300,6 +308,13 @@ class Suite(_Section):
             listed = [Spec(asked.name)]
         changed = [Spec(asked.name, {**method.params, **asked.params}) for method in listed]
         return list({canonical(method): method for method in changed}.values())
+
+
+def _asks_for(written: Any, spec: Spec) -> bool:
+    try:
+        return canonical(Spec.parse(written)) == canonical(spec)
+    except BadInput:
+        return False
 
 
 def _jsonable(value: Any) -> Any:

@@ -106,7 +106,7 @@ def _suite(source: Source, path: Path | None) -> Suite:
         problem = f"this kdbench reads suites of version {LANGUAGE}, not {version!r:.60}"
         raise SuiteError(source.at(("kdbench",), problem))
     try:
-        return Suite.from_file(source.data, source.text, path)
+        return Suite.from_file(source, path)
     except ValidationError as error:
         raise SuiteError(_message(source, error.errors())) from error
 

@@ -77,6 +77,16 @@ class Source:
             key = key[:-1]
         return self.lines.get(key, 1)
 
+    def find(self, wanted: Callable[[Any], bool]) -> Key | None:
+        """The first key, in the order of the file, whose value is `wanted`."""
+        for key in sorted(self.lines, key=self.line):
+            value: Any = self.data
+            for part in key:
+                value = value[part]
+            if wanted(value):
+                return key
+        return None
+
     def at(self, key: Key, problem: str) -> str:
         """'FILE:LINE: KEY: PROBLEM'."""
         return _message(self.name, self.line(key), key, problem)

@@ -102,7 +102,12 @@ def test_method_with_a_missing_trial_is_unranked_and_last() -> None:
     ]
     board = only([*SCRATCH, *KD, *broken])
     assert [(row.label, row.rank) for row in board.rows] == [
-        ("kd", 1), ("scratch", 2), ("lucky", None), ("interrupted", None), ("crashes", None), ("impossible", None),
+        ("kd", 1),
+        ("scratch", 2),
+        ("lucky", None),
+        ("interrupted", None),
+        ("crashes", None),
+        ("impossible", None),
     ]
     lucky, interrupted, impossible = (row(board, name) for name in ("lucky", "interrupted", "impossible"))
     assert {r.verdict.label for r in board.rows if not r.ranked} == {"unranked"}
@@ -285,8 +290,14 @@ def test_markdown_is_a_whole_table() -> None:
 def test_mlflow_rows_are_rounded_and_complete() -> None:
     kd, scratch, ensemble = method_runs(leaderboard(MIXED))
     assert kd.metrics == {
-        "rank": 1, "acc_pct": 75.0, "gain_pp": 5.0, "gain_low_pp": 2.52, "gain_high_pp": 7.48, "retention_pct": 93.75,
-        "agreement_pct": 81.23, "seeds": 3,
+        "rank": 1,
+        "acc_pct": 75.0,
+        "gain_pp": 5.0,
+        "gain_low_pp": 2.52,
+        "gain_high_pp": 7.48,
+        "retention_pct": 93.75,
+        "agreement_pct": 81.23,
+        "seeds": 3,
     }
     assert kd.tags["acc"] == "75.0 ± 2.5"
     assert kd.tags["gain"] == "+5.0 [+2.5, +7.5]"

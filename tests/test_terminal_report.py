@@ -74,8 +74,24 @@ def line_of(lines: list[str], label: str) -> str:
 def test_at_120_columns_everything_shows() -> None:
     lines = rendered(leaderboard_table(BOARD.boards[0], 120), 120)
     assert line_of(lines, "kd").split() == [
-        "1", "kd", "74.3", "±", "1.1", "+1.88", "[+1.72,", "+2.04]", "93.6", "27", "69.3", "0.057", "78.0k", "12.5M",
-        "0.523", "1.87×", "3/3", "works",
+        "1",
+        "kd",
+        "74.3",
+        "±",
+        "1.1",
+        "+1.88",
+        "[+1.72,",
+        "+2.04]",
+        "93.6",
+        "27",
+        "69.3",
+        "0.057",
+        "78.0k",
+        "12.5M",
+        "0.523",
+        "1.87×",
+        "3/3",
+        "works",
     ]
     assert line_of(lines, "teacher").split() == ["teacher", "79.4", "±", "0.0"]
     assert line_of(lines, "ensemble").split()[-2:] == ["0/3", "unranked"]
@@ -84,7 +100,17 @@ def test_at_120_columns_everything_shows() -> None:
 def test_at_80_columns_whole_columns_are_left_out() -> None:
     lines = rendered(leaderboard_table(BOARD.boards[0], 80), 80)
     assert line_of(lines, "kd").split() == [
-        "1", "kd", "74.3", "±", "1.1", "+1.88", "[+1.72,", "+2.04]", "93.6", "1.87×", "works",
+        "1",
+        "kd",
+        "74.3",
+        "±",
+        "1.1",
+        "+1.88",
+        "[+1.72,",
+        "+2.04]",
+        "93.6",
+        "1.87×",
+        "works",
     ]
     assert "student resnet8x4: 78.0k parameters, 12.5M MACs" in lines
     assert "attention_transfer" in "\n".join(lines)

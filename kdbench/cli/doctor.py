@@ -6,6 +6,7 @@ import importlib.util
 import os
 
 from rich.table import Table
+from rich.text import Text
 
 from kdbench.cli.console import out, print_json
 from kdbench.data import DataFolders
@@ -23,7 +24,7 @@ def show_doctor(as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, "\n".join(map(str, value)) if isinstance(value, list) else str(value))
+        table.add_row(name, Text("\n".join(map(str, value)) if isinstance(value, list) else str(value)))
     out.print(table)
 
 

@@ -45,7 +45,7 @@ def _suites() -> Table:
 
     table = _table("suites", "name", "what it asks")
     for summary in list_suites():
-        table.add_row(summary.name, summary.title)
+        table.add_row(summary.name, Text(summary.title))
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from kdbench.cli.console import out
 from kdbench.cli.running import requested_suite
@@ -28,7 +29,7 @@ def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, n
         for trial in plan.teachers
         if students and not is_finished(teacher_files(folder, trial.fingerprint).record())
     }
-    out.print(f"[bold]{wanted.title or wanted.id}[/] ({wanted.id}), run {run.path}")
+    out.print(Text.assemble((wanted.title or wanted.id, "bold"), f" ({wanted.id}), run {run.path}"), soft_wrap=True)
     out.print(_cohorts(plan, students))
     _print_skipped(plan)
     every = len([*plan.trials])
@@ -47,7 +48,7 @@ def _cohorts(plan: Plan, missing: set[Trial]) -> Table:
     for number, cohort in enumerate(plan.cohorts, start=1):
         head = cohort.head
         names = [trial.method_name if trial in missing else f"{trial.method_name} (cached)" for trial in cohort.trials]
-        table.add_row(str(number), head.task, head.pair, str(head.seed), ", ".join(names))
+        table.add_row(*map(Text, [str(number), head.task, head.pair, str(head.seed), ", ".join(names)]))
     return table
 
 

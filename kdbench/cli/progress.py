@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from kdbench.hyperparameters import values
 from kdbench.plan import Cohort, Trial
@@ -27,7 +28,7 @@ class ConsoleObserver(Observer):
         self.console = console
         self.live: Live | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("epochs"),
@@ -84,7 +85,7 @@ def _table(curves: Mapping[Trial, Mapping[str, list[float]]]) -> Table:
         table.add_column(column, justify="right")
     for trial, seen in curves.items():
         validation = next((name for name in seen if name.startswith("validation_")), "")
-        table.add_row(_label(trial), _last(seen, "loss"), _last(seen, validation))
+        table.add_row(Text(_label(trial)), _last(seen, "loss"), _last(seen, validation))
     return table
 
 

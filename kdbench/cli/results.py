@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from rich.text import Text
+
 from kdbench.analysis import tables
 from kdbench.analysis.board import Leaderboard
 from kdbench.analysis.leaderboard import leaderboard
@@ -45,7 +47,8 @@ def show_leaderboard(reference: str, folder: Path, form: Literal["terminal", "js
 
 def _print_leaderboard(run: RunFolder) -> None:
     manifest = run.manifest()
-    out.print(f"[bold]{manifest.title or manifest.suite}[/] ({manifest.suite}), run {run.path}")
+    title = (manifest.title or manifest.suite, "bold")
+    out.print(Text.assemble(title, f" ({manifest.suite}), run {run.path}"), soft_wrap=True)
     for departure in manifest.departures:
         out.print(f"departs from the protocol: {departure}", markup=False, style="dim")
     for board in board_of(run).boards:

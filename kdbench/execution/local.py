@@ -90,7 +90,7 @@ class _Executor:
         )
 
     def _files(self, trial: Trial) -> TrialFiles:
-        """Students live in the run's folder, teachers (they have no reference to be compared with) in the shared one."""
+        """Students live in the run's folder; teachers (they have no reference) in the one that all runs share."""
         if trial.reference is None:
             return teacher_files(self.out, trial.fingerprint)
         return self.run.trial(trial.fingerprint)
