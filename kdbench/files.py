@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from kdbench.errors import StoreError
@@ -16,18 +16,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         StoreError: the folder cannot be written or the disk is full; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:  # with the user's own umask, unlike tempfile: results are for sharing
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}",
             hint="what is finished is kept; free some space or choose another folder with --out, then run again",

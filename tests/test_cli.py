@@ -130,6 +130,22 @@ def test_killed_equals_unharmed(kdbench: Callable[..., Ended], finished: Path, t
         assert record["metrics"] == unharmed[name]["metrics"], name
 
 
+def test_ctrl_c_says_that_nothing_is_lost(tiny_suite: Write, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdbench", "run", str(tiny_suite(epochs="500")), "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.rglob("checkpoint.safetensors")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be interrupted"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.splitlines()[-2:] == [
+        "error: stopped",
+        "everything finished is kept; the same command goes on from here",
+    ]
+
+
 def test_adding_a_method_keeps_the_others(kdbench: Callable[..., Ended], finished: Path) -> None:
     ended = kdbench(
         "run", finished / "tiny.yaml", "--out", finished, "--name", "first", "--method", "kd[temperature=2]"

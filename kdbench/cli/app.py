@@ -6,7 +6,6 @@ Heavy imports happen inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -44,6 +43,7 @@ TrackingOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 RESULTS = Path("results")
+INTERRUPTED = 130
 
 
 @app.callback()
@@ -176,12 +176,10 @@ def main() -> None:
         if debug:
             raise
         _fail(error.message, error.hint, error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped", "everything finished is kept; the same command goes on from here", 130)
-    except BrokenPipeError:
-        # the reader (head, less) has seen enough; Python must not complain again while flushing at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            _fail("stopped", "everything finished is kept; the same command goes on from here", INTERRUPTED)
+        raise
     except Exception as error:
         if debug:
             raise

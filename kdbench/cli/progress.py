@@ -54,7 +54,7 @@ class ConsoleObserver(Observer):
     def cohort_started(self, cohort: Cohort, first_epoch: int) -> None:
         self.progress.update(self.task, description=_title(cohort), advance=first_epoch * len(cohort.trials))
         if not self.live:
-            self.console.print(f"{_title(cohort)}: epoch {first_epoch} of {cohort.head.recipe.epochs}", markup=False)
+            self._line(f"{_title(cohort)}: from epoch {first_epoch} of {cohort.head.recipe.epochs}")
 
     def epoch_ended(self, cohort: Cohort, epochs: int, curves: Mapping[Trial, Mapping[str, list[float]]]) -> None:
         self.progress.advance(self.task, len(curves))
@@ -62,14 +62,17 @@ class ConsoleObserver(Observer):
             self.live.update(Group(_table(curves), self.progress))
         elif epochs % max(1, cohort.head.recipe.epochs // _PLAIN_LINES) == 0:
             losses = "  ".join(f"{_label(trial)} {_last(seen, 'loss')}" for trial, seen in curves.items())
-            self.console.print(f"{_title(cohort)}: epoch {epochs}, loss: {losses}", markup=False, soft_wrap=True)
+            self._line(f"{_title(cohort)}: epoch {epochs}, loss: {losses}")
 
     def trial_stored(self, trial: Trial, status: str, reason: str | None) -> None:
         if status != "done":
             self.note(f"{_label(trial)} (seed {trial.seed}) {status}: {reason}")
 
     def note(self, message: str) -> None:
-        self.console.print(message, markup=False)
+        self._line(message)
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
 
 
 def _title(cohort: Cohort) -> str:

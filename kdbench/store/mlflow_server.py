@@ -30,6 +30,7 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: IO[bytes], tracking_uri: str) -> None:
         self._process, self._log, self._tracking_uri = process, log, tracking_uri
+        self.port = port
         self.url = f"http://{HOST}:{port}"
 
     def __enter__(self) -> Server:
@@ -54,23 +55,29 @@ class Server:
         raise self._failure("ended")
 
     def close(self) -> None:
-        """Ends the server and the workers that it started; may be called twice."""
-        if self._process.poll() is None:
-            _signal(self._process, signal.SIGTERM)
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                _signal(self._process, signal.SIGKILL)
-                self._process.wait()
+        """Ends the server and the workers that it started, and returns when the port is free; may be called twice."""
+        if self._log.closed:
+            return
+        deadline = time.monotonic() + _STOP_SECONDS
+        _signal(self._process, signal.SIGTERM)
+        while time.monotonic() < deadline and (self._process.poll() is None or self._listens()):
+            time.sleep(0.05)
+        _signal(self._process, signal.SIGKILL)
+        self._process.wait()
         self._log.close()
 
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
+
     def _await_answer(self) -> None:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._failure("did not start")
             try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                with direct.open(f"{self.url}/health", timeout=5):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)

@@ -14,7 +14,7 @@ from kdbench.measuring.record import Record
 from kdbench.store.mlflow_client import artifact_root, connected, default_tracking_uri
 from kdbench.store.mlflow_entries import Entry, MethodRun, Point, entries, milliseconds
 from kdbench.store.mlflow_layout import VIEW_LIMIT, View, run_path, saved_views, view_key
-from kdbench.store.run_folder import Manifest
+from kdbench.store.run_folder import Manifest, check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,10 @@ def sync(
     Killed at any moment and called again, it ends the same: an MLflow run's digest is its last tag.
 
     Raises:
+        BadInput: the run's name is none that MLflow's filters can hold.
         StoreError: MLflow cannot be reached or written; nothing on disk depends on it.
     """
+    check_name(run_name)
     wanted = entries(run_name, manifest, records, method_runs, artifacts, table)
     views = saved_views(run_name, method_runs, records)
     with connected(tracking_uri) as client:
@@ -159,11 +161,10 @@ class _Writer:
             self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
 
     def _create(self, entry: Entry) -> None:
+        # The tags come with the creation: by them, a run that is cut short here is found again.
         tags = self._tags(entry)
-        # The key and the name of the kdbench run come with the creation, so that a run cut short here is found again.
-        first = {name: tags[name] for name in (_KEY, "suite_run", "role")}
-        run = self.client.create_run(self.experiment_id, start_time=entry.start, tags=first, run_name=entry.name)
-        self._fill(run.info.run_id, entry, tags, entry.points, entry.params)
+        run = self.client.create_run(self.experiment_id, start_time=entry.start, tags=tags, run_name=entry.name)
+        self._fill(run.info.run_id, entry, {}, entry.points, entry.params)
 
     def _update(self, run: Run, entry: Entry) -> None:
         tags = self._tags(entry)

@@ -209,7 +209,7 @@ class RunFolder:
         if reference in runs:
             return runs[reference]
         if reference and (Path(reference) / "manifest.json").is_file():
-            return cls(Path(reference))
+            return cls(Path(reference).resolve())  # "." has a name too
         raise UnknownName("run", reference, runs, hint=None if runs else f"there are no runs in {out} yet")
 
     def has_manifest(self) -> bool:

@@ -121,6 +121,8 @@ class _Loop:
                 if failed:
                     active.remove(learner)
                     yield failed
+            if not active:
+                break
             examples += len(batch)
             started = time.perf_counter()
         for learner in list(active):

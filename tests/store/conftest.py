@@ -86,7 +86,7 @@ def make_method_run(method: str, rank: int, verdict: str) -> MethodRun:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def story() -> Story:
     diverged = {"status": "diverged", "reason": "the loss is nan at step 7", "error": "Traceback\n  Diverged: nan"}
     records = [make_record(method, seed) for method in ACCURACY for seed in (0, 1)]
