@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic_core import to_json
 from rich.text import Text
 
 from kdbench.analysis import tables
 from kdbench.analysis.board import Leaderboard
 from kdbench.analysis.leaderboard import leaderboard
-from kdbench.cli.console import out, print_json, print_raw
+from kdbench.cli.console import out, print_raw
 from kdbench.errors import BadInput
 from kdbench.measuring.record import Record
 from kdbench.report.terminal import leaderboard_table, verdict_panel
@@ -70,7 +71,7 @@ def show_records(reference: str, folder: Path, as_json: bool) -> None:
     """Prints one line per trial; as JSON, one object per line with every number of the record."""
     for record in RunFolder.open(reference, folder).records():
         if as_json:
-            print_json(_public(record), indent=None)
+            print_raw(to_json(_public(record), inf_nan_mode="strings").decode())
         else:
             print_raw(_line(record))
 
@@ -91,7 +92,7 @@ def _public(record: Record) -> dict[str, object]:
         "metrics",
         "measurements",
     )
-    return record.model_dump(mode="json", include=set(kept))
+    return record.model_dump(include=set(kept))
 
 
 def _line(record: Record) -> str:

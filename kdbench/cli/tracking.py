@@ -28,7 +28,6 @@ def synchronise(run: RunFolder, tracking_uri: str) -> SyncResult:
         "leaderboard.json": tables.to_json(board),
         "leaderboard.md": tables.to_markdown(board),
         "verdict.json": tables.verdicts_to_json(board),
-        "suite.yaml": run.manifest().suite_source,
     }
     return sync(
         tracking_uri,

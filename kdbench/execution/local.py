@@ -56,6 +56,8 @@ def execute(plan: Plan, run: RunFolder, out: Path, device: torch.device, observe
 class _Executor:
     def __init__(self, plan: Plan, run: RunFolder, out: Path, device: torch.device, observer: Observer) -> None:
         self.plan, self.run, self.out, self.device, self.observer = plan, run, out, device, observer
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # else a trial's bits would depend on its company
         self.measurer = Measurer(plan, device, environment(str(device)))
 
     def store_skipped(self) -> list[Record]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -135,7 +136,22 @@ def _alone(tracking_uri: str) -> Iterator[None]:
 
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{database}.lock", timeout=_LOCK_SECONDS):
+        if not database.exists():
+            _create(database)
         yield
+
+
+def _create(database: Path) -> None:
+    """Makes a fresh database appear with its whole schema: MLflow cannot finish a migration that was cut short."""
+    from mlflow import MlflowClient
+
+    draft = database.with_name(f"{database.name}.{secrets.token_hex(6)}")
+    try:
+        MlflowClient(f"{_SQLITE}{draft}").search_experiments(max_results=1)
+        os.replace(draft, database)
+    finally:
+        for path in database.parent.glob(f"{draft.name}*"):
+            path.unlink()
 
 
 def _probe(tracking_uri: str) -> None:

@@ -101,8 +101,9 @@ class Learner:
         self.seconds += time.perf_counter() - started
 
     def _log(self, losses: Mapping[str, Tensor], size: int) -> None:
+        wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
         for name, loss in losses.items():
-            weighted = loss.detach().double().reshape(()) * size
+            weighted = loss.detach().to(wide).reshape(()) * size
             self._sums[name] = self._sums[name] + weighted if name in self._sums else weighted
 
     def end_epoch(self, examples: int) -> None:

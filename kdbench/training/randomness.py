@@ -38,21 +38,25 @@ class RandomState:
     """The global generators' state as one trial knows it: put in place before its step, kept after."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        self._cuda = device if device.type == "cuda" else None
+        self._device = device
         with forked():
             torch.manual_seed(seed)
             self.state = self._read()
 
     def _read(self) -> dict[str, Tensor]:
         state = {"cpu": torch.get_rng_state()}
-        if self._cuda is not None:
-            state["cuda"] = torch.cuda.get_rng_state(self._cuda)
+        if self._device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self._device)
+        elif self._device.type == "mps":
+            state["mps"] = torch.mps.get_rng_state()
         return state
 
     def _write(self, state: dict[str, Tensor]) -> None:
         torch.set_rng_state(state["cpu"])
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(state["cuda"], self._cuda)
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self._device)
+        elif "mps" in state:
+            torch.mps.set_rng_state(state["mps"])
 
     @contextmanager
     def active(self) -> Iterator[None]:

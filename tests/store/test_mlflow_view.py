@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -355,6 +356,22 @@ def test_a_duplicate_of_a_run_is_removed(uri: str, story: Any) -> None:
 
     assert again.deleted == 1
     assert len(by_name(uri, again)) == 10
+
+
+def test_a_database_whose_creation_is_cut_short_never_appears(
+    uri: str, story: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow cannot finish a schema migration that a full disk ended, so no half-made file may be left in its way."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kdbench.store.mlflow_client.os.replace", full)
+        with pytest.raises(StoreError, match="No space left"):
+            sync(uri, *story.arguments())
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("mlflow.db") and path.suffix != ".lock"]
+    assert sync(uri, *story.arguments()).created > 0
 
 
 def test_an_experiment_that_somebody_deleted_comes_back(uri: str, story: Any) -> None:
