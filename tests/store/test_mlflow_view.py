@@ -359,9 +359,10 @@ def test_a_duplicate_of_a_run_is_removed(uri: str, story: Any) -> None:
 
 
 def test_a_database_whose_creation_is_cut_short_never_appears(
-    uri: str, story: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    story: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow cannot finish a schema migration that a full disk ended, so no half-made file may be left in its way."""
+    uri = default_tracking_uri(tmp_path / "fresh")
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -370,7 +371,7 @@ def test_a_database_whose_creation_is_cut_short_never_appears(
         patched.setattr("kdbench.store.mlflow_client.os.replace", full)
         with pytest.raises(StoreError, match="No space left"):
             sync(uri, *story.arguments())
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith("mlflow.db") and path.suffix != ".lock"]
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["mlflow.db.lock"]
     assert sync(uri, *story.arguments()).created > 0
 
 
