@@ -10,6 +10,24 @@ from kdbench.errors import MissingData
 
 
 @dataclass(frozen=True)
+class DataFile:
+    """One file that a data set comes in: a plain file, or an archive that unpacks into one folder of its own.
+
+    Attributes:
+        name: its path below a data folder, e.g. "speech/fsdd.zip"; found by its last part too.
+        sha256: of the file, as hex; checked before it is used.
+        folder: for an archive, the folder that it unpacks into, e.g. "fsdd"; empty for a plain file.
+        url: where it may be downloaded; empty where users must get it themselves, as `source` tells them.
+    """
+
+    name: str
+    sha256: str
+    folder: str = ""
+    url: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class DataFolders:
     """The folders that are searched, in order, and the one that downloads and decoded copies go to."""
 
@@ -31,6 +49,15 @@ class DataFolders:
                 if (folder / path).exists():
                     return folder / path
         return None
+
+    def provide(self, file: DataFile) -> Path:
+        """The plain file, or the folder that the archive unpacks into.
+
+        Raises:
+            MissingData: it is on none of the search folders.
+        """
+        base = file.name.rpartition("/")[2]
+        return self.require(base, *([file.folder] if file.folder else [file.name, base]))
 
     def require(self, what: str, *relative: str) -> Path:
         """Like `find`.

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a network must fit: the shape of one prepared input (no batch axis), and the number of classes."""
+    """What a network must fit: the shape of one prepared input (no batch axis), and the number of classes.
+
+    Inputs are float32, or, where there is a `vocabulary`, int64 token ids in [0, vocabulary), with 0 for padding.
+    """
 
     input_shape: tuple[int, ...]
     classes: int
     modality: Literal["vision", "speech", "nlp", "sensor"] = "vision"
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True)

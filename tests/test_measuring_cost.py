@@ -134,7 +134,7 @@ def test_a_network_without_products_costs_nothing():
 
 def test_text_networks_are_fed_tokens():
     network = nn.Sequential(nn.Embedding(11, 6), nn.Flatten(), nn.Linear(30, 2))
-    assert deployed_cost(network, DataSpec((5,), classes=2, modality="nlp"))["macs"] == 60
+    assert deployed_cost(network, DataSpec((5,), classes=2, modality="nlp", vocabulary=7))["macs"] == 60
 
 
 def test_file_bytes_are_those_of_the_file():

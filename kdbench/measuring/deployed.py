@@ -26,11 +26,11 @@ def deployed(network: nn.Module, device: str | torch.device = "cpu") -> Iterator
 
 
 def example_inputs(spec: DataSpec, batch: int, device: str | torch.device = "cpu") -> Tensor:
-    """A batch of prepared inputs [batch, *spec.input_shape], the same each time: normal noise, or token 0 for text.
+    """A batch of prepared inputs [batch, *spec.input_shape], the same each time: normal noise, or random tokens.
 
     Noise rather than zeros, because accelerators draw less power on zeros and so run faster than they would.
     """
     shape = (batch, *spec.input_shape)
-    if spec.modality == "nlp":
-        return torch.zeros(shape, dtype=torch.long, device=device)
+    if spec.vocabulary is not None:
+        return torch.randint(1, spec.vocabulary, shape, generator=generator(0, "example inputs")).to(device)
     return torch.randn(shape, generator=generator(0, "example inputs")).to(device)
