@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdbench.architecture import Architecture as Architecture
     from kdbench.architecture import Tap as Tap
+    from kdbench.data import DataFile as DataFile
     from kdbench.data import DataFolders as DataFolders
     from kdbench.errors import BadInput as BadInput
     from kdbench.errors import MissingData as MissingData
@@ -43,7 +44,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "kdbench.architecture": ("Architecture", "Tap"),
-    "kdbench.data": ("DataFolders",),
+    "kdbench.data": ("DataFile", "DataFolders"),
     "kdbench.errors": ("BadInput", "MissingData", "MissingExtra"),
     "kdbench.hookspecs": ("hookimpl",),
     "kdbench.hyperparameters": ("Count", "Fraction", "Positive", "Weight"),

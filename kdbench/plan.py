@@ -1,26 +1,18 @@
-"""Suite -> trials, each runnable or skipped with its reason; fingerprints; cohorts."""
+"""Plan, Cohort, Trial, Skipped: what a suite comes to, as values. `planner` makes them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from kdbench.architecture import Architecture
-from kdbench.augmentation import parse as parse_augmentation
-from kdbench.data import DataFolders
-from kdbench.errors import BadInput
 from kdbench.hyperparameters import values
-from kdbench.method import ALL, Method
-from kdbench.plugins import Kind, Registry
-from kdbench.provenance import digest, engine_digest
+from kdbench.method import Method
 from kdbench.spec import Spec
-from kdbench.suite import Pair, Recipe, Suite
+from kdbench.suite import Recipe, Suite
 from kdbench.task import Data, Task
-
-VALIDATION_SEED = 0  # the split is part of the suite, not of a seed: all seeds are scored on the same examples
 
 
 @dataclass(frozen=True)
@@ -120,198 +112,7 @@ class Plan:
         return tuple(found.values())
 
 
-def make_plan(suite: Suite, registry: Registry, folders: DataFolders) -> Plan:
-    """Crosses tasks, pairs, methods and seeds.
-
-    Raises:
-        BadInput, UnknownName, BrokenPlugin, MissingData: something that the suite asks for is not to be had.
-    """
-    return _Planner(suite, registry, folders).plan()
-
-
-class _Planner:
-    def __init__(self, suite: Suite, registry: Registry, folders: DataFolders) -> None:
-        self.suite, self.registry = suite, registry
-        for recipe in (suite.recipe, suite.teacher_recipe):
-            for view in recipe.augmentation:  # a mistake must not wait for training
-                try:
-                    parse_augmentation([view])
-                except BadInput as error:
-                    raise suite.located(Spec.parse(view), error) from error
-        self.methods = [(spec.name, self._create("method", spec)) for spec in (*suite.controls, *suite.methods)]
-        names = {name for pair in suite.pairs for name in (*pair.teacher, pair.student)}
-        self.architectures: dict[str, Architecture] = {
-            name: self._create("architecture", Spec.parse(name)) for name in sorted(names)
-        }
-        self.tasks = {str(spec): self._load(spec, folders) for spec in suite.tasks}
-        self._taps: dict[tuple[str, str], frozenset[str]] = {}
-
-    def _create(self, kind: Kind, spec: Spec) -> Any:
-        try:
-            return self.registry.create(kind, spec)
-        except BadInput as error:
-            raise self.suite.located(spec, error) from error
-
-    def plan(self) -> Plan:
-        cohorts, skipped = [], []
-        for task in self.tasks:
-            for pair in self.suite.pairs:
-                for seed in self.suite.seeds:
-                    runnable = []
-                    for name, method in self.methods:
-                        trial, reason = self._trial(task, pair, name, method, seed)
-                        if reason is None:
-                            runnable.append(trial)
-                        else:
-                            skipped.append(Skipped(trial, reason))
-                    if runnable:
-                        cohorts.append(Cohort(tuple(runnable)))
-        plan = Plan(self.suite, self.tasks, self.architectures, tuple(cohorts), tuple(skipped), self._provenance())
-        _refuse_twins(plan)
-        return plan
-
-    def _load(self, spec: Spec, folders: DataFolders) -> LoadedTask:
-        task: Task = self._create("task", spec)
-        data = with_validation(task.load(folders), self.suite.validation_fraction)
-        assert data.validation is not None
-        parts = [data.train.digest(), data.validation.digest(), data.test.digest()]
-        identity = digest([spec.name, values(task), self.registry.provenance("task", spec.name), parts])
-        return LoadedTask(str(spec), task, data, identity)
-
-    def _trial(self, task: str, pair: Pair, name: str, method: Method, seed: int) -> tuple[Trial, str | None]:
-        label = f"{pair.teacher[0]} -> {pair.student}"
-        reference = self._teacher(task, pair, 0, seed)
-        needs, reason = method.needs, None
-        wanted = len(pair.teacher) if needs.teachers == ALL else int(needs.teachers)
-        teachers: tuple[Trial, ...] = ()
-        if needs.teacher_architecture == "student":
-            teachers = tuple(self._predecessor(task, pair, name, method, seed, index) for index in range(wanted))
-        elif needs.teachers == ALL and wanted < 2:
-            reason = f"it learns from several teachers and the pair has one ({pair.teacher[0]})"
-        elif wanted > len(pair.teacher):
-            reason = f"it learns from {wanted} teachers and the pair has {len(pair.teacher)}"
-        else:
-            teachers = tuple(self._teacher(task, pair, index, seed) for index in range(wanted))
-        trial = self._fingerprinted(
-            task=task,
-            pair=label,
-            pair_teachers=pair.teacher,
-            student=pair.student,
-            method_name=name,
-            method=method,
-            recipe=self.suite.recipe,
-            seed=seed,
-            stream="student",
-            teachers=teachers,
-            reference=reference,
-        )
-        return trial, reason or self._missing_tap(trial)
-
-    def _teacher(self, task: str, pair: Pair, index: int, seed: int) -> Trial:
-        return self._fingerprinted(
-            task=task,
-            pair="",
-            pair_teachers=(),
-            student=pair.teacher[index],
-            method_name="teacher",
-            method=Method(),
-            recipe=self.suite.teacher_recipe,
-            seed=seed if self.suite.teachers == "per-seed" else 0,
-            stream=f"teacher {index}",
-            teachers=(),
-            reference=None,
-        )
-
-    def _predecessor(self, task: str, pair: Pair, name: str, method: Method, seed: int, index: int) -> Trial:
-        """A teacher of the student's architecture: trained on hard labels, or by an earlier generation of `method`."""
-        earlier = method.teacher_method()
-        teachers = () if earlier is None else (self._predecessor(task, pair, name, earlier, seed, index),)
-        generation = 0
-        while earlier is not None:
-            generation, earlier = generation + 1, earlier.teacher_method()
-        return self._fingerprinted(
-            task=task,
-            pair="",
-            pair_teachers=(),
-            student=pair.student,
-            method_name=name if teachers else "teacher",
-            method=method.teacher_method() or Method(),
-            recipe=self.suite.recipe,
-            seed=seed,
-            stream=f"generation {generation} {index}",
-            teachers=teachers,
-            reference=None,
-        )
-
-    def _fingerprinted(self, **fields: Any) -> Trial:
-        trial = Trial(fingerprint="", **fields)
-        is_plugin = type(trial.method) is not Method
-        identity = {
-            "engine": engine_digest(),
-            "task": self.tasks[trial.task].digest,
-            "student": [trial.student, self.registry.provenance("architecture", Spec.parse(trial.student).name)],
-            "method": [trial.method_name, values(trial.method)],
-            "plugin": self.registry.provenance("method", trial.method_name) if is_plugin else None,
-            "recipe": trial.recipe.model_dump(mode="json"),
-            "random": [trial.seed, trial.stream],
-            "teachers": [teacher.fingerprint for teacher in trial.teachers],
-            "reference": trial.reference.fingerprint if trial.reference else None,
-        }
-        return dataclasses.replace(trial, fingerprint=digest(identity)[:32])
-
-    def _missing_tap(self, trial: Trial) -> str | None:
-        needs = trial.method.needs
-        looked_at = [(trial.student, needs.student), *((teacher.student, needs.teacher) for teacher in trial.teachers)]
-        for architecture, taps in looked_at:
-            offered = self._offered_taps(trial.task, architecture)
-            for tap in taps:
-                if tap not in offered:
-                    return f"{architecture} has no tap '{tap}' (it has {', '.join(sorted(offered - {'stages'}))})"
-        return None
-
-    def _offered_taps(self, task: str, architecture: str) -> frozenset[str]:
-        import torch
-
-        if (task, architecture) not in self._taps:
-            plugin = self.architectures[architecture]
-            with torch.random.fork_rng(devices=[]):
-                try:
-                    taps = set(plugin.taps(plugin.build(self.tasks[task].data.spec)))
-                except ValueError as error:
-                    raise BadInput(f"architecture '{architecture}' does not fit task '{task}': {error}") from error
-            stages = {"stages"} if "stage1" in taps else set()
-            self._taps[task, architecture] = frozenset({"logits", *taps, *stages})
-        return self._taps[task, architecture]
-
-    def _provenance(self) -> dict[str, Any]:
-        names = {name for name, _ in self.methods}
-        return {
-            "engine": engine_digest(),
-            "methods": {name: self.registry.provenance("method", name) for name in sorted(names)},
-            "tasks": {name: task.digest for name, task in self.tasks.items()},
-        }
-
-
-def with_validation(data: Data, fraction: float) -> Data:
-    """The data with a validation split: its own, or one cut from train, stratified, the same for every seed."""
-    from kdbench.splits import stratified_holdout
-
-    if data.validation is not None:
-        return data
-    kept, held_out = stratified_holdout(data.train.targets, fraction, VALIDATION_SEED)
-    return dataclasses.replace(data, train=data.train.subset(kept), validation=data.train.subset(held_out))
-
-
 def _ancestors(trial: Trial) -> Iterator[Trial]:
     for teacher in trial.teachers:
         yield from _ancestors(teacher)
         yield teacher
-
-
-def _refuse_twins(plan: Plan) -> None:
-    """Two pairs or methods that come to the same trial would be counted as independent evidence."""
-    seen: dict[str, Trial] = {}
-    for trial in plan.trials:
-        if trial.fingerprint in seen:
-            raise BadInput(f"the suite asks twice for the same trial: {trial.identity}")
-        seen[trial.fingerprint] = trial

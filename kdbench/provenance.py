@@ -18,6 +18,7 @@ _ENGINE = (
     "metrics.py",
     "augmentation.py",
     "plan.py",
+    "planner.py",
     "training/*.py",
     "measuring/*.py",
 )

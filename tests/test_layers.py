@@ -28,6 +28,7 @@ FLOORS = (
     },
     {"plugins", "catalogue", "suite", "suite_file", "testing"},
     {"plan"},
+    {"planner"},
     {"training"},
     {"measuring"},
     {"store"},

@@ -9,7 +9,8 @@ import pytest
 
 from kdbench.data import DataFolders
 from kdbench.errors import BadInput, UnknownName
-from kdbench.plan import Plan, make_plan
+from kdbench.plan import Plan
+from kdbench.planner import make_plan
 from kdbench.plugins import discover
 from kdbench.suite_file import load_suite
 
@@ -144,3 +145,11 @@ def test_errors_come_before_any_training_and_name_line_and_key(
 def test_errors_of_the_command_line_name_no_line(tiny_suite: Write) -> None:
     with pytest.raises(UnknownName, match=r"^unknown method 'kdd'"):
         planned(tiny_suite(), ("kdd",))
+
+
+def test_networks_that_do_not_fit_a_task_are_skipped_and_nothing_left_to_run_is_an_error(tiny_suite: Write) -> None:
+    suite = tiny_suite(student="'torchvision:alexnet'")
+    with pytest.raises(BadInput) as caught:
+        planned(suite)
+    assert caught.value.message == "nothing of this can run"
+    assert "kd: torchvision:alexnet does not fit digits" in str(caught.value.hint)

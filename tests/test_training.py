@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from kdbench import Method, Needs, Step
 from kdbench.data import DataFolders
 from kdbench.method import NO_TEACHER
-from kdbench.plan import Cohort, Plan, Trial, make_plan
+from kdbench.plan import Cohort, Plan, Trial
+from kdbench.planner import make_plan
 from kdbench.plugins import Origin, Plugin, Registry, discover
 from kdbench.suite_file import load_suite
 from kdbench.training.cohort import Trained, train

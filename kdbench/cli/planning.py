@@ -12,7 +12,8 @@ from kdbench.cli.running import requested_suite
 from kdbench.data import DataFolders
 from kdbench.execution.local import is_finished
 from kdbench.measuring.estimate import Estimate, estimate
-from kdbench.plan import Plan, Trial, make_plan
+from kdbench.plan import Plan, Trial
+from kdbench.planner import make_plan
 from kdbench.plugins import discover
 from kdbench.store.run_folder import RunFolder, teacher_files
 from kdbench.training.device import resolve_device

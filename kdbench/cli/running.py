@@ -10,7 +10,8 @@ from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
 from kdbench.data import DataFolders
 from kdbench.execution.local import execute, is_finished
-from kdbench.plan import Plan, make_plan
+from kdbench.plan import Plan
+from kdbench.planner import make_plan
 from kdbench.plugins import discover
 from kdbench.store.run_folder import Manifest, RunFolder, now, teacher_files
 from kdbench.suite import Suite
