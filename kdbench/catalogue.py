@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.plugins import Kind, Plugin, Registry
+from kdbench.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -36,37 +36,48 @@ def catalogue(registry: Registry, kind: Kind) -> list[Entry]:
 
 
 def _entry(plugin: Plugin) -> Entry:
-    definition = _class_definition(plugin)
-    constants = _constants(definition) if definition else {}
+    definitions = _class_definitions(plugin)
+    constants = {name: value for definition in definitions for name, value in _constants(definition).items()}
     return Entry(
         name=plugin.name,
         kind=plugin.kind,
-        summary=_summary(definition),
+        summary=_summary(definitions[-1] if definitions else None),
         family=constants.get("family", ""),
         paper=constants.get("paper", ""),
-        parameters=tuple(_parameters(definition)) if definition else (),
+        parameters=tuple(_parameters(definitions, _presets(plugin))),
         distribution=plugin.origin.distribution,
         version=plugin.origin.version,
     )
 
 
-def _class_definition(plugin: Plugin) -> ast.ClassDef | None:
-    source = _source_file(plugin)
-    if source is None:
-        return None
-    name = (
-        plugin.target.__name__ if isinstance(plugin.target, type) else plugin.target.partition(":")[2].partition("[")[0]
-    )
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
-
-
-def _source_file(plugin: Plugin) -> Path | None:
+def _class_definitions(plugin: Plugin) -> list[ast.ClassDef]:
+    """The plugin's class, after those classes of its own package that it derives from."""
     if isinstance(plugin.target, type):
-        return Path(inspect.getfile(plugin.target))
+        return _definitions(plugin.target.__module__, plugin.target.__name__)
+    return _definitions(plugin.module, Spec.parse(plugin.target.partition(":")[2]).name)
+
+
+def _definitions(module: str, name: str) -> list[ast.ClassDef]:
+    source = _source_file(module)
+    if source is None:
+        return []
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    homes = dict.fromkeys(classes, module)
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = importlib.util.resolve_name("." * node.level + (node.module or ""), module.rpartition(".")[0])
+            homes |= {alias.asname or alias.name: package for alias in node.names}
+    if name not in classes:
+        return []
+    bases = [ast.unparse(base) for base in classes[name].bases if ast.unparse(base) in homes]
+    return [*(found for base in bases for found in _definitions(homes[base], base)), classes[name]]
+
+
+def _source_file(module: str) -> Path | None:
     try:
-        found = importlib.util.find_spec(plugin.module)
-    except ModuleNotFoundError:
+        found = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
         return None
     return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
 
@@ -84,6 +95,16 @@ def _constants(definition: ast.ClassDef) -> dict[str, str]:
     }
 
 
-def _parameters(definition: ast.ClassDef) -> list[str]:
-    fields = [node for node in definition.body if isinstance(node, ast.AnnAssign)]
-    return [ast.unparse(node) for node in fields if not ast.unparse(node.annotation).startswith("ClassVar")]
+def _presets(plugin: Plugin) -> frozenset[str]:
+    """The parameters that the plugin's name already fixes: `resnet8` is `CifarResNet[depth=8]`."""
+    if isinstance(plugin.target, type):
+        return frozenset()
+    return frozenset(Spec.parse(plugin.target.partition(":")[2]).params)
+
+
+def _parameters(definitions: list[ast.ClassDef], fixed: frozenset[str]) -> list[str]:
+    body = [node for definition in definitions for node in definition.body if isinstance(node, ast.AnnAssign)]
+    fields = {
+        ast.unparse(node.target): ast.unparse(node) for node in body if "ClassVar" not in ast.unparse(node.annotation)
+    }
+    return [field for name, field in fields.items() if name not in fixed]

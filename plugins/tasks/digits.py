@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kdbench import BadInput, Count, Data, DataFolders, DataSpec, Task, TensorSplit
+from kdbench import Count, Data, DataFolders, DataSpec, Task, TensorSplit
 
 from ._images import Normalise
+from ._subset import nested_subset
 
 _TEST_SHARE = 0.3
 _SEED = 0
@@ -46,27 +46,12 @@ class Digits(Task):
                 np.arange(len(targets)), test_size=_TEST_SHARE, stratify=targets, random_state=_SEED
             )
         )
-        if self.train_examples is not None:
-            if self.train_examples > len(train):
-                raise BadInput(f"digits has {len(train)} training examples, not {self.train_examples}")
-            train = train[_spread(targets[train])[: self.train_examples]]
-        splits = [
-            TensorSplit(torch.from_numpy(images[part]), torch.from_numpy(targets[part])) for part in (train, test)
-        ]
+        everything = TensorSplit(torch.from_numpy(images), torch.from_numpy(targets))
+        used = nested_subset(everything.subset(torch.from_numpy(train)), self.train_examples, "digits")
         return Data(
             spec=DataSpec(input_shape=(1, 8, 8), classes=10),
-            train=splits[0],
-            test=splits[1],
+            train=used,
+            test=everything.subset(torch.from_numpy(test)),
             class_names=tuple(str(digit) for digit in range(10)),
-            prepare=Normalise.to(splits[0].inputs),
+            prepare=Normalise.to(used.inputs),
         )
-
-
-def _spread(targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All positions, shuffled, in an order of which every beginning has the classes in their shares."""
-    shuffled = np.random.default_rng(_SEED).permutation(len(targets))
-    place = np.empty(len(targets))
-    for label in np.unique(targets):
-        members = shuffled[targets[shuffled] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.lexsort((targets, place))

@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kdbench import Data, DataFolders, DataSpec, MissingData, Task, TensorSplit
+from kdbench import Count, Data, DataFolders, DataSpec, MissingData, Task, TensorSplit
 
 from ._images import Normalise
+from ._subset import nested_subset
 
 
 @dataclass(frozen=True)
 class _TorchvisionSet(Task):
     """Looks into the search folders (unpacked, then as archives) before it downloads; checksums are torchvision's.
 
+    `train_examples`: a stratified part of the training images, nested; None: all.
     A subclass bears the name of torchvision's class. Before torchvision unpickles a file (CIFAR) it checks its sum.
     """
 
     title: ClassVar[str]
+
+    train_examples: Count | None = None
 
     def load(self, folders: DataFolders) -> Data:
         """uint8 inputs [N, channels, height, width].
@@ -31,13 +35,13 @@ class _TorchvisionSet(Task):
             MissingData: it is on none of the search folders and cannot be downloaded; says what to put where.
         """
         train, test = self._find(folders)
-        splits = [_split(train), _split(test)]
+        used = nested_subset(_split(train), self.train_examples, self.title)
         return Data(
-            spec=DataSpec(input_shape=tuple(splits[0].inputs.shape[1:]), classes=len(train.classes)),
-            train=splits[0],
-            test=splits[1],
+            spec=DataSpec(input_shape=tuple(used.inputs.shape[1:]), classes=len(train.classes)),
+            train=used,
+            test=_split(test),
             class_names=tuple(train.classes),
-            prepare=Normalise.to(splits[0].inputs),
+            prepare=Normalise.to(used.inputs),
         )
 
     def _find(self, folders: DataFolders) -> Sequence[Any]:
