@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,13 +166,16 @@ class _Loop:
             yield PreparedBatch(data.prepare(inputs), targets, batch.indices.to(self.device))
 
     def _book(self, active: list[Learner], seconds: float) -> None:
-        """Charges the batch: data to everyone, each teacher's pass in full to whoever learns from it."""
-        teaching = sum(self.panel.seconds.values())
+        """Charges data to everyone and a teacher's pass to whoever learns from it: in full as what it would have cost
+        alone, and divided among them as what it really cost."""
+        passes = self.panel.seconds
+        data = seconds - sum(passes.values())
+        users = Counter(teacher.fingerprint for learner in active for teacher in learner.trial.teachers)
         for learner in active:
-            own = sum(self.panel.seconds[teacher.fingerprint] for teacher in learner.trial.teachers)
-            learner.teacher_seconds += own
-            learner.seconds += seconds - teaching + own
-            learner.shared_seconds += seconds / len(active) - (seconds - teaching + own)
+            own = [teacher.fingerprint for teacher in learner.trial.teachers]
+            learner.teacher_seconds += sum(passes[teacher] for teacher in own)
+            learner.seconds += data + sum(passes[teacher] for teacher in own)
+            learner.shared_seconds += data / len(active) + sum(passes[teacher] / users[teacher] for teacher in own)
 
 
 def _trained(learner: Learner) -> Trained:
@@ -185,7 +189,7 @@ def _trained(learner: Learner) -> Trained:
         examples=learner.examples,
         seconds=learner.seconds,
         teacher_seconds=learner.teacher_seconds,
-        shared_seconds=learner.seconds + learner.shared_seconds,
+        shared_seconds=learner.shared_seconds,
     )
 
 
@@ -200,7 +204,7 @@ def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Tra
         examples=learner.examples if learner else 0,
         seconds=learner.seconds if learner else 0.0,
         teacher_seconds=learner.teacher_seconds if learner else 0.0,
-        shared_seconds=learner.seconds + learner.shared_seconds if learner else 0.0,
+        shared_seconds=learner.shared_seconds if learner else 0.0,
         reason=str(error) if diverged else f"{type(error).__name__}: {error}",
         error=None if diverged else "".join(traceback.format_exception(error)),
     )

@@ -98,7 +98,9 @@ class Learner:
             self.optimizer.step()
         self._log({"loss": total, **{f"loss/{term}": loss for term, loss in losses.items()}}, len(batch))
         self.examples += len(batch)
-        self.seconds += time.perf_counter() - started
+        spent = time.perf_counter() - started
+        self.seconds += spent
+        self.shared_seconds += spent
 
     def _log(self, losses: Mapping[str, Tensor], size: int) -> None:
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
