@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from kdbench.data import DataFile, DataFolders
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from kdbench.data import DataFolders
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Task:
 
     modality: ClassVar[str] = "vision"
     files: ClassVar[tuple[str, ...]] = ()  # below a data folder; any of them means that the data set is there
+    data_files: ClassVar[tuple[DataFile, ...]] = ()  # what `load` asks `folders.provide` for; listings tell their state
 
     def load(self, folders: DataFolders) -> Data:
         """Reads the data set, downloading it once if it may.

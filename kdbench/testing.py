@@ -19,6 +19,8 @@ from kdbench.errors import BadInput
 from kdbench.method import ALL, Family, Method, Step
 
 _STAGES = 3
+_HEADS = 4  # queries, keys and values can be cut into so many
+_TAPS = "logits, embedding, stage1, stage2, ..., stages, or query1, key1, value1, query2, ..."
 _PROGRESS = (0.0, 0.5, 1.0)
 # Families that promise to reach every student tap they ask for; of the others only the logits must be reached.
 _REACHES_ALL_TAPS = ("feature", "relation")
@@ -26,7 +28,10 @@ _REACHES_ALL_TAPS = ("feature", "relation")
 
 @dataclass(frozen=True)
 class _Network:
-    """The shapes of one network's taps: stage n has n * `channels`, and positions `wider` than the student's."""
+    """The shapes of one network's taps: stage n has n * `channels`, and positions `wider` than the student's.
+
+    Queries, keys and values have 4 * `channels` at every layer, and the same positions in teacher and student.
+    """
 
     channels: int
     features: int
@@ -35,8 +40,10 @@ class _Network:
     def shape(self, tap: str, batch: int, logits: tuple[int, int], positions: tuple[int, ...]) -> tuple[int, ...]:
         if tap in ("logits", "embedding"):
             return logits if tap == "logits" else (batch, self.features)
+        if re.fullmatch(r"(query|key|value)[1-9]\d*", tap):
+            return batch, _HEADS * self.channels, *positions
         stage = re.fullmatch(r"stage([1-9]\d*)", tap)
-        assert stage, f"needs asks for '{tap}', which no network has: logits, embedding, stage1, stage2, ..., or stages"
+        assert stage, f"needs asks for '{tap}', which no network has: {_TAPS}"
         depth = int(stage[1])
         return batch, self.channels * depth, *(max(1, size + self.wider - depth + 1) for size in positions)
 
@@ -60,8 +67,9 @@ def example_step(
 
     Student taps are leaves that require a gradient; teacher tensors are not. `positions` are those of the student's
     stage 1; they shrink by one a stage, "stages" stands for 3, and ALL teachers are 3. Teachers have other channels
-    and positions than students. `channels_last` gives features that memory layout; `answers` is the rows of logits per
-    example (more than one where tokens are labelled). Global random state is untouched.
+    and positions than students (of queries, keys and values: other channels). `channels_last` gives features that
+    memory layout; `answers` is the rows of logits per example (more than one where tokens are labelled). Global random
+    state is untouched.
     """
     generator = torch.Generator().manual_seed(seed)
 

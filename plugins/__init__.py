@@ -21,6 +21,9 @@ def kdbench_methods() -> Mapping[str, str]:
         "self_distillation": f"{_METHODS}.self_distillation:SelfDistillation",
         "born_again": f"{_METHODS}.born_again:BornAgain",
         "ensemble": f"{_METHODS}.ensemble:Ensemble",
+        "dml": f"{_METHODS}.dml:DML",
+        "patient_kd": f"{_METHODS}.patient_kd:PatientKD",
+        "minilm": f"{_METHODS}.minilm:MiniLM",
     }
 
 
@@ -32,6 +35,15 @@ def kdbench_tasks() -> Mapping[str, str]:
         "cifar100": f"{_TASKS}.torchvision_sets:CIFAR100",
         "fashion_mnist": f"{_TASKS}.torchvision_sets:FashionMNIST",
         "image_folder": f"{_TASKS}.image_folder:ImageFolder",
+        "sst2": f"{_TASKS}.text_sets:SST2",
+        "ag_news": f"{_TASKS}.text_sets:AGNews",
+        "cola": f"{_TASKS}.text_sets:CoLA",
+        "text_file": f"{_TASKS}.text_file:TextFile",
+        "hf_text": f"{_TASKS}.text_file:HubText",
+        "turbofan": f"{_TASKS}.turbofan:Turbofan",
+        "spoken_digits": f"{_TASKS}.spoken_digits:SpokenDigits",
+        "audio_folder": f"{_TASKS}.audio_folder:AudioFolder",
+        "speech_commands": f"{_TASKS}.speech_commands:SpeechCommands",
     }
 
 
@@ -48,5 +60,12 @@ def kdbench_architectures() -> Mapping[str, str]:
         **resnets,
         **wide,
         "cnn": f"{_ARCHITECTURES}.plain_cnn:PlainCNN",
+        "audio_cnn": f"{_ARCHITECTURES}.audio:AudioCNN",
+        "ds_cnn": f"{_ARCHITECTURES}.audio:DSCNN",
+        "conv_gru": f"{_ARCHITECTURES}.audio:ConvGRU",
+        "bert": f"{_ARCHITECTURES}.bert:Bert",
+        "text_cnn": f"{_ARCHITECTURES}.text_cnn:TextCNN",
+        "conv1d": f"{_ARCHITECTURES}.sequence:SequenceCNN",
+        "gru": f"{_ARCHITECTURES}.sequence:SequenceGRU",
         "torchvision": f"{_ARCHITECTURES}.torchvision_models:TorchvisionClassifier",
     }

@@ -13,7 +13,7 @@ CORE = ROOT / "kdbench"
 
 # Each room may import from its own floor and from those below it.
 FLOORS = (
-    {"errors", "files", "spec", "provenance", "torchvision_ops", "data"},
+    {"errors", "files", "spec", "provenance", "torchvision_ops", "data", "archives", "downloads"},
     {
         "hyperparameters",
         "hookspecs",

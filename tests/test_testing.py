@@ -178,3 +178,30 @@ def test_channels_last_is_another_layout_of_the_same_numbers():
     assert last.equal(usual)
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert not last.is_contiguous()
+
+
+@dataclass(frozen=True)
+class Attentive(Method):
+    """Asks for the attention of one layer of each."""
+
+    @property
+    def needs(self):
+        return Needs(student=("logits", "query2", "value1"), teacher=("query4", "key12"))
+
+
+@pytest.mark.parametrize("positions", [(6,), (4, 4)])
+def test_queries_keys_and_values_lie_at_the_same_positions_in_teacher_and_student(positions):
+    step = example_step(Attentive(), batch=3, positions=positions)
+    assert step.student["query2"].shape == step.student["value1"].shape == (3, 16, *positions)
+    assert step.teacher["query4"].shape == step.teacher["key12"].shape == (3, 24, *positions)
+
+
+def test_layers_count_from_one():
+    @dataclass(frozen=True)
+    class Zeroth(Sound):
+        @property
+        def needs(self):
+            return Needs(student=("logits", "stage1", "query0"))
+
+    with pytest.raises(AssertionError, match=r"asks for 'query0'.* query1"):
+        check_method(Zeroth())

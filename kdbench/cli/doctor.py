@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kdbench.cli.console import out, print_json
+from kdbench.cli.data import data_states
 from kdbench.data import DataFolders
-from kdbench.errors import BrokenPlugin
 from kdbench.plugins import Registry, discover
 
 
@@ -74,18 +74,8 @@ def _data_folders() -> list[str]:
 
 
 def _data_sets(registry: Registry) -> list[str]:
-    folders = DataFolders.from_environment()
-    lines = []
-    for name, plugin in registry.plugins["task"].items():
-        try:
-            files = plugin.load()[0].files  # type: ignore[attr-defined]
-        except BrokenPlugin as error:
-            lines.append(f"{name}: {error.message}")
-            continue
-        found = folders.find(*files)
-        if files:
-            lines.append(f"{name}: {found}" if found else f"{name}: not here; downloaded at its first use")
-    return lines
+    states = data_states(registry, DataFolders.from_environment())
+    return [f"{each.task}: {each.where}" for each in states if each.state != "none"]
 
 
 def _missing() -> list[str]:

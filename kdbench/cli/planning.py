@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kdbench.cli.console import out
+from kdbench.cli.data import data_folders
 from kdbench.cli.running import requested_suite
-from kdbench.data import DataFolders
 from kdbench.execution.local import is_finished
 from kdbench.measuring.estimate import Estimate, estimate
 from kdbench.plan import Plan, Trial
@@ -22,7 +22,8 @@ from kdbench.training.device import resolve_device
 def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, name: str | None, device: str) -> None:
     """Prints the cohorts, then what is skipped, then the cost of what is left to do."""
     wanted = requested_suite(suite, methods, seeds)
-    plan = make_plan(wanted, discover(), DataFolders.from_environment())
+    with data_folders() as folders:
+        plan = make_plan(wanted, discover(), folders)
     run = RunFolder(folder / (name or wanted.id))
     students = {trial for trial in plan.trials if not is_finished(run.trial(trial.fingerprint).record())}
     teachers = {

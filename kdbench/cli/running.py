@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdbench.cli.console import err
+from kdbench.cli.data import data_folders
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
-from kdbench.data import DataFolders
 from kdbench.execution.local import execute, is_finished
 from kdbench.plan import Plan
 from kdbench.planner import make_plan
@@ -36,7 +36,8 @@ def run_suite(
     """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status."""
     wanted = requested_suite(suite, methods, seeds)
     target = resolve_device(device)
-    plan = make_plan(wanted, discover(), DataFolders.from_environment())
+    with data_folders() as folders:
+        plan = make_plan(wanted, discover(), folders)
     folder = RunFolder.create(out, name or wanted.id)
     folder.update(_manifest(plan, folder))
     tracker = Tracker(folder, out, tracking_uri)

@@ -92,8 +92,12 @@ def estimate(plan: Plan, students: Collection[Trial], teachers: Collection[Trial
         teacher_flops=sum(costs.flops(trial, trial.recipe.epochs, passes=3) for trial in teachers),
         teacher_seconds=sum(costs.seconds(trial, trial.recipe.epochs, backward=True) for trial in teachers),
         students=len(students),
-        student_flops=sum(costs.flops(trial, trial.recipe.epochs, passes=3) for trial in students),
-        student_seconds=sum(costs.seconds(trial, trial.recipe.epochs, backward=True) for trial in students),
+        student_flops=sum(
+            trial.method.needs.students * costs.flops(trial, trial.recipe.epochs, passes=3) for trial in students
+        ),
+        student_seconds=sum(
+            trial.method.needs.students * costs.seconds(trial, trial.recipe.epochs, backward=True) for trial in students
+        ),
         pass_flops=sum(costs.flops(teacher, epochs, passes=1) for teacher, epochs in passes),
         pass_seconds=sum(costs.seconds(teacher, epochs, backward=False) for teacher, epochs in passes),
     )
