@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from kdbench import DataFolders, DataSpec, Metric
-from kdbench.data import DataFile
+from kdbench import DataFile, DataFolders, DataSpec, Metric
 
 from ._text import Corpus, TextTask
 from ._text_table import read_rows
