@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from rich.console import Console
 import torch
+from rich.console import Console
 
 import kdbench.cli.data as commands
 from kdbench import Data, DataFile, DataFolders, DataSpec, Task, TensorSplit

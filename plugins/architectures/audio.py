@@ -17,7 +17,7 @@ _LEAST = 4  # bands and frames: below, the stages would have nothing to look at
 class AudioCNN(Architecture):
     """Small CNN on the spectrogram as a picture: three 3x3 convolutions of stride 2, batch norm, ReLU, average pooling.
 
-    About 6,000 parameters at width 1 (8, 16 and 32 channels), 1,800 at 0.5, 94,000 at 4. It has no paper: it is
+    About 6,000 parameters at width 1 (8, 16 and 32 channels), 1,700 at 0.5, 94,000 at 4. It has no paper: it is
     the image suites' `cnn` with strides in the place of pools, as fits the larger spectrograms.
 
     Attributes:
@@ -70,9 +70,9 @@ class DSCNN(Architecture):
 class ConvGRU(Architecture):
     """Two convolutions over time that shorten it to a quarter, then recurrent layers, and the mean over time.
 
-    The bands are the channels of the first convolution. About 38,000 parameters at width 1 with one recurrent layer
-    on 40 bands. It has no paper: it is the smallest of the convolutional recurrent networks of "Hello Edge" (Zhang et
-    al. 2017, arXiv:1711.07128) in kind.
+    The bands are the channels of the first convolution. On 40 bands and 10 classes, with one recurrent layer, it has 42,442
+    parameters at width 1 and 1,506 at 0.125. It has no paper: of the kind that "Hello Edge" (Zhang et al. 2017,
+    arXiv:1711.07128) calls CRNN, but with convolutions over time alone.
 
     Attributes:
         width: multiplies the 32 and 64 channels of the convolutions and the 64 of the recurrent layers.
