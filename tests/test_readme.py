@@ -41,6 +41,7 @@ def test_the_commands_exist() -> None:
     from kdbench.cli.app import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     shown = set(re.findall(r"^kdbench (\w+)", README, re.MULTILINE))
     assert shown
     assert shown <= known
