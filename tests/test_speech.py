@@ -19,7 +19,8 @@ from kdbench.plugins import discover
 from kdbench.spec import Spec
 from kdbench.training.taps import TappedNetwork
 from kdbench_plugins.tasks import spoken_digits
-from kdbench_plugins.tasks._audio import LogMel, NormaliseBands, centred, read_mono
+from kdbench_plugins.tasks._audio import LogMel, centred, read_mono
+from kdbench_plugins.tasks._signals import NormaliseChannels
 
 HEADER = "file\tdigit\tspeaker\tindex\tsplit\tn_samples\tsample_rate\tgender\taccent"
 SPEAKERS = ("ann", "bob", "theo")
@@ -151,7 +152,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
 def test_normalisation_is_per_band_and_survives_constant_ones() -> None:
     features = torch.randn(300, 3, 5, generator=torch.Generator().manual_seed(0)).half()
     features[:, 1] = 2.0
-    normalise = NormaliseBands.to(features)
+    normalise = NormaliseChannels.to(features)
     exact = features.double().numpy()
     np.testing.assert_allclose(normalise.mean, exact.mean(axis=(0, 2)), rtol=1e-12)
     np.testing.assert_allclose(normalise.std, [exact[:, 0].std(), 1.0, exact[:, 2].std()], rtol=1e-12)
@@ -235,7 +236,7 @@ def test_the_official_split_is_by_take(digits: DataFolders) -> None:
     recordings = digits.search[0] / "fsdd" / "recordings"
     expected = front_end.features_of([recordings / f"{i}_{name}_5.wav" for i in range(10) for name in SPEAKERS])
     assert torch.equal(data.train.inputs, expected)
-    assert data.prepare == NormaliseBands.to(expected)
+    assert data.prepare == NormaliseChannels.to(expected)
 
 
 def test_the_speaker_split_keeps_a_voice_out(digits: DataFolders) -> None:

@@ -127,11 +127,11 @@ def test_preparation_is_fitted_to_the_training_engines(folder: Path) -> None:
 
 
 def test_a_constant_sensor_is_not_scaled(folder: Path) -> None:
-    from kdbench_plugins.tasks.turbofan import NormaliseSensors
+    from kdbench_plugins.tasks._signals import NormaliseChannels
 
     windows = torch.full((3, 2, 4), 7.0)
     windows[:, 1] = torch.arange(4.0)
-    prepared = NormaliseSensors.to(windows)(windows)
+    prepared = NormaliseChannels.to(windows)(windows)
     assert prepared[:, 0].tolist() == [[0.0] * 4] * 3
     assert prepared[:, 1].std(correction=0).item() == pytest.approx(1)
 

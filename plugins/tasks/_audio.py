@@ -106,28 +106,6 @@ class LogMel:
         return torch.from_numpy(mel_filter_bank(bins, self.bands, _LOWEST_HZ, self.sample_rate / 2, self.sample_rate))
 
 
-@dataclass(frozen=True)
-class NormaliseBands:
-    """Features [batch, bands, frames] to float32: (x - mean) / std per band."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def to(cls, features: Tensor) -> NormaliseBands:
-        """To mean 0 and variance 1 over `features` (the training split only); constant bands are not scaled."""
-        count = features.shape[0] * features.shape[2]
-        chunks = features.split(_CHUNK)
-        mean = sum((chunk.double().sum(dim=(0, 2)) for chunk in chunks), torch.zeros(())) / count
-        squares = ((chunk.double() - mean.unsqueeze(1)).square().sum(dim=(0, 2)) for chunk in chunks)
-        std = (sum(squares, torch.zeros(())) / count).sqrt()
-        return cls(tuple(mean.tolist()), tuple(torch.where(std > 0, std, 1.0).tolist()))
-
-    def __call__(self, features: Tensor) -> Tensor:
-        mean, std = (torch.tensor(each, device=features.device).unsqueeze(1) for each in (self.mean, self.std))
-        return (features.float() - mean) / std
-
-
 def read_mono(file: Path, sample_rate: int) -> Tensor:
     """The samples of a sound file, float32 [samples] between -1 and 1: the mean of its channels.
 

@@ -123,6 +123,6 @@ def unchanged(tokens: Tensor) -> Tensor:
 
 def _sorted(names: Iterable[str]) -> list[str]:
     try:
-        return sorted(names, key=int)
+        return sorted(names, key=lambda name: (int(name), name))
     except ValueError:
         return sorted(names)

@@ -48,7 +48,8 @@ class AudioFolder(Task):
         """
         import torch
 
-        from ._audio import LogMel, NormaliseBands
+        from ._audio import LogMel
+        from ._signals import NormaliseChannels
 
         listing = self.listing(self._root(folders))
         if self.max_per_class is not None:
@@ -67,7 +68,7 @@ class AudioFolder(Task):
             test=splits["test"],
             validation=splits.get("validation"),
             class_names=listing.classes,
-            prepare=NormaliseBands.to(splits["train"].inputs),
+            prepare=NormaliseChannels.to(splits["train"].inputs),
         )
 
     def listing(self, root: Path) -> Listing:

@@ -53,7 +53,8 @@ class SpokenDigits(Task):
         """
         import torch
 
-        from ._audio import LogMel, NormaliseBands
+        from ._audio import LogMel
+        from ._signals import NormaliseChannels
 
         root = folders.provide(FSDD)
         recordings = list_recordings(root)
@@ -69,7 +70,7 @@ class SpokenDigits(Task):
             train=train,
             test=TensorSplit(features[test], targets[test]),
             class_names=_CLASSES,
-            prepare=NormaliseBands.to(train.inputs),
+            prepare=NormaliseChannels.to(train.inputs),
         )
 
     def _held_out(self, recordings: Iterable[Recording]) -> list[bool]:

@@ -76,6 +76,8 @@ class Turbofan(Task):
             MissingData: it is neither here nor downloadable.
             BadInput: a file is no such table, or an engine ran for less than a window.
         """
+        from ._signals import NormaliseChannels
+
         folder = folders.provide(self.data_files[0])
         train, test = (_runs(_table(folder / f"{part}_FD001.txt", _COLUMNS)) for part in ("train", "test"))
         left = _table(folder / "RUL_FD001.txt", 1)[:, 0]
@@ -92,7 +94,7 @@ class Turbofan(Task):
             validation=self._split({engine: train[engine] for engine in sorted(held_out)}, failed, self.stride),
             test=self._split(test, dict(zip(test, left, strict=True)), 1 if self.test_windows == "all" else None),
             class_names=self._class_names(),
-            prepare=NormaliseSensors.to(fitted.inputs),
+            prepare=NormaliseChannels.to(fitted.inputs),
         )
 
     def metrics(self, spec: DataSpec) -> tuple[Metric, ...]:
@@ -128,26 +130,6 @@ class Turbofan(Task):
             *(f"{low} to {high} cycles" for low, high in pairwise(edges)),
             f"{edges[-1]} or more",
         )
-
-
-@dataclass(frozen=True)
-class NormaliseSensors:
-    """Windows [batch, sensors, cycles] to float32: (x - mean) / std per sensor."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def to(cls, windows: Tensor) -> NormaliseSensors:
-        """To mean 0 and variance 1 over `windows` (the training split only); constant sensors are not scaled."""
-        import torch
-
-        std, mean = torch.std_mean(windows.double(), dim=(0, 2), correction=0)
-        return cls(tuple(mean.tolist()), tuple(torch.where(std > 0, std, 1.0).tolist()))
-
-    def __call__(self, windows: Tensor) -> Tensor:
-        mean, std = (windows.new_tensor(each).unsqueeze(1) for each in (self.mean, self.std))
-        return (windows - mean) / std
 
 
 def rmse_cycles(logits: Tensor, targets: Tensor, middles: tuple[float, ...]) -> float:
