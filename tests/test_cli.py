@@ -176,6 +176,11 @@ def test_plan_says_what_is_cached_skipped_and_left(kdbench: Callable[..., Ended]
     cached = kdbench("plan", finished / "tiny.yaml", "--out", finished, "--name", "first")
     assert "18 cached" in cached.out
     assert "0 to run" in cached.out
+    text = (finished / "tiny.yaml").read_text(encoding="utf-8")
+    longer = finished / "longer.yaml"
+    longer.write_text(text.replace("epochs: 2", "epochs: 3"), encoding="utf-8")
+    changed = kdbench("plan", longer, "--out", finished, "--name", "first")
+    assert "18 to run\n18 of them had a record" in changed.out
     fresh = kdbench(
         "plan", finished / "tiny.yaml", "--out", finished, "--name", "none", "--method", "fitnets[hint=stage9]"
     )

@@ -36,6 +36,11 @@ def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, n
     _print_skipped(plan)
     every = len([*plan.trials])
     out.print(f"{every} trials: {every - len(students)} cached in {run.path}, {len(students)} to run", soft_wrap=True)
+    if stale := _stale(run, students):
+        said = (
+            f"{stale} of them had a record: configuration, data, plugin source, versions or engine have changed since"
+        )
+        out.print(said, soft_wrap=True)
     kept = len(plan.teachers) - len(teachers)
     out.print(f"{len(plan.teachers)} teachers: {kept} cached or not needed, {len(teachers)} to train", soft_wrap=True)
     if students:
@@ -52,6 +57,12 @@ def _cohorts(plan: Plan, missing: set[Trial]) -> Table:
         names = [trial.method_name if trial in missing else f"{trial.method_name} (cached)" for trial in cohort.trials]
         table.add_row(*map(Text, [str(number), head.task, head.pair, str(head.seed), ", ".join(names)]))
     return table
+
+
+def _stale(run: RunFolder, students: set[Trial]) -> int:
+    """How many of the trials to run have a record under an older fingerprint."""
+    recorded = run.manifest().trials if run.has_manifest() else {}
+    return sum(recorded.get(trial.identity, trial.fingerprint) != trial.fingerprint for trial in students)
 
 
 def _print_skipped(plan: Plan) -> None:
