@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdbench import Architecture, BadInput, Count, DataSpec, Fraction, MissingData, MissingExtra, Tap
 
-from .tokens import token_shape
+from ._tokens import token_shape
 
 # Written out, not fused: on a GPU, the gradients of the fused kernels are not the same bits at each repetition.
 _ATTENTION = "eager"

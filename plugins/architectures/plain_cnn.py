@@ -10,7 +10,7 @@ from torch import nn
 
 from kdbench import Architecture, Count, DataSpec, Positive, Tap
 
-from .images import image_shape
+from ._images import image_shape
 
 
 @dataclass(frozen=True)

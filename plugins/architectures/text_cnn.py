@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from kdbench import Architecture, Count, DataSpec, Fraction, Tap
 
-from .tokens import token_shape
+from ._tokens import token_shape
 
 WINDOWS = (3, 4, 5)
 

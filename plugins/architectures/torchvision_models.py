@@ -16,7 +16,7 @@ from torchvision import models
 
 from kdbench import Architecture, BadInput, DataSpec, MissingData, Tap
 
-from .images import image_shape
+from ._images import image_shape
 
 
 @dataclass(frozen=True)

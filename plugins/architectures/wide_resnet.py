@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from kdbench import Architecture, Count, DataSpec, Fraction, Tap
 
-from .images import image_shape
+from ._images import image_shape
 
 
 @dataclass(frozen=True)

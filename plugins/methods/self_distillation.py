@@ -10,7 +10,7 @@ from torch.nn.functional import mse_loss
 
 from kdbench import Family, Fraction, Method, Needs, Positive, Step, Weight, full_precision, soft_loss, stage_taps
 
-from .exits import build_exits
+from ._exits import build_exits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
