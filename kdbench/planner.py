@@ -200,7 +200,6 @@ class _Planner:
         return {
             "engine": engine_digest(),
             "methods": {name: self.registry.provenance("method", name) for name in sorted(names)},
-            "tasks": {name: task.digest for name, task in self.tasks.items()},
         }
 
 

@@ -111,6 +111,7 @@ class Measurer:
                 "machine": machine_fingerprint(self.environment),
                 "data": loaded.digest,
                 "teachers": [teacher.fingerprint for teacher in trial.teachers],
+                "engine": self.plan.provenance["engine"],
                 "plugin": self.plan.provenance["methods"].get(trial.method_name),
                 "recipe": trial.recipe.model_dump(mode="json"),
             },
