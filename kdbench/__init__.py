@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdbench.errors import BadInput as BadInput
     from kdbench.errors import MissingData as MissingData
     from kdbench.errors import MissingExtra as MissingExtra
+    from kdbench.errors import NotApplicable as NotApplicable
     from kdbench.hookspecs import hookimpl as hookimpl
     from kdbench.hyperparameters import Count as Count
     from kdbench.hyperparameters import Fraction as Fraction
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
     from kdbench.method import Needs as Needs
     from kdbench.method import Step as Step
     from kdbench.method import stage_taps as stage_taps
+    from kdbench.metrics import share as share
     from kdbench.splits import LoadedSplit as LoadedSplit
     from kdbench.splits import TensorSplit as TensorSplit
+    from kdbench.task import IGNORED as IGNORED
+    from kdbench.task import Answers as Answers
     from kdbench.task import Batch as Batch
     from kdbench.task import Data as Data
     from kdbench.task import DataSpec as DataSpec
@@ -45,13 +49,14 @@ __version__ = "0.1.0"
 _HOME = {
     "kdbench.architecture": ("Architecture", "Tap"),
     "kdbench.data": ("DataFile", "DataFolders"),
-    "kdbench.errors": ("BadInput", "MissingData", "MissingExtra"),
+    "kdbench.errors": ("BadInput", "MissingData", "MissingExtra", "NotApplicable"),
     "kdbench.hookspecs": ("hookimpl",),
     "kdbench.hyperparameters": ("Count", "Fraction", "Positive", "Weight"),
     "kdbench.losses": ("common_positions", "full_precision", "soft_loss"),
     "kdbench.method": ("ALL", "NO_TEACHER", "Family", "Method", "Needs", "Step", "stage_taps"),
+    "kdbench.metrics": ("share",),
     "kdbench.splits": ("LoadedSplit", "TensorSplit"),
-    "kdbench.task": ("Batch", "Data", "DataSpec", "Metric", "Split", "Task"),
+    "kdbench.task": ("IGNORED", "Answers", "Batch", "Data", "DataSpec", "Metric", "Split", "Task"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -3,7 +3,8 @@
 KdbenchError              one clear message for a person; the command line prints it without a traceback
 ├── BadInput              what was asked for cannot be done as written; names file, line, key and choices
 │   ├── UnknownName       no method, task, architecture, suite or run bears this name
-│   └── SuiteError        a suite file that cannot be read
+│   ├── SuiteError        a suite file that cannot be read
+│   └── NotApplicable     a method that has no meaning here: its trial is skipped, with this reason
 ├── BrokenPlugin          a plugin that was asked for did not import, or broke its contract
 ├── MissingData           a data set that is neither here nor downloadable; says what to put where
 ├── MissingExtra          an optional dependency; says which `pip install` brings it
@@ -48,6 +49,10 @@ class UnknownName(BadInput):
 
 class SuiteError(BadInput):
     """A suite file that cannot be read, with the file, the line and the key."""
+
+
+class NotApplicable(BadInput):
+    """A method has no meaning for this task or pair; raised before training, it makes the trial skipped."""
 
 
 class BrokenPlugin(KdbenchError):

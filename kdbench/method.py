@@ -24,6 +24,8 @@ class Needs:
         students: networks trained jointly; the first is the one measured.
         teachers: how many frozen teachers; ALL = every teacher of the pair, at least two.
         teacher_architecture: "student" asks for teachers of the student's own architecture (born-again networks).
+        targets: "teacher" trains on what the first teacher decodes instead of the data's targets (sequence-level
+            distillation); such trials have batches of their own, in the same order.
     """
 
     student: tuple[str, ...] = ("logits",)
@@ -31,6 +33,7 @@ class Needs:
     students: int = 1
     teachers: int | Literal["all"] = 1
     teacher_architecture: Literal["teacher", "student"] = "teacher"
+    targets: Literal["data", "teacher"] = "data"
 
 
 NO_TEACHER = Needs(teacher=(), teachers=0)
@@ -88,8 +91,24 @@ class Method:
         """The method its teachers were trained with; None: hard labels. (Later generations of born-again networks.)"""
         return None
 
+    def initial_weights(
+        self, student: Mapping[str, Tensor], teachers: Sequence[Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """Values that a student starts from in place of fresh ones, by their names in its state dict; {}: none.
+
+        `student`: its fresh state dict; `teachers`: those of the trained teachers. The deployed cost stays the same.
+
+        Raises:
+            NotApplicable: these networks do not fit each other; the trial is skipped with this reason.
+        """
+        return {}
+
     def build_auxiliary(self, example: Step) -> nn.Module | None:
-        """Modules trained along with the student (regressors, exits), built to the shapes of `example`."""
+        """Modules trained along with the student (regressors, exits), built to the shapes of `example`.
+
+        Raises:
+            NotApplicable: the method has no meaning for such answers; the trial is skipped with this reason.
+        """
         return None
 
     def losses(self, step: Step) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
-"""How classifications are scored, over a whole split at once."""
+"""How classifications, of examples or of positions, are scored over a whole split at once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdbench.task import Metric
+from kdbench.task import IGNORED, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +14,39 @@ def classification_metrics(classes: int) -> tuple[Metric, ...]:
     """Accuracy (the primary one), top-5 accuracy where there are more than five classes, and macro F1."""
     top5 = (Metric("top5_accuracy", top5_accuracy),) if classes > 5 else ()
     return (Metric("accuracy", accuracy), *top5, Metric("macro_f1", macro_f1))
+
+
+def position_metrics() -> tuple[Metric, ...]:
+    """Perplexity (the primary one) and accuracy, over all positions of all examples."""
+    return (
+        Metric("perplexity", perplexity, higher_is_better=False, reads=("nll", "positions")),
+        Metric("accuracy", share, reads=("correct", "positions")),
+    )
+
+
+def position_answers(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Of output [batch, classes, *positions] and targets [batch, *positions], sums per example, float64 [batch].
+
+    Returns:
+        "nll": negative log-likelihood of the positions that are not `IGNORED`, in nats; "correct" and "positions":
+        how many of them are right, and how many there are.
+    """
+    from torch.nn.functional import cross_entropy
+
+    valid = (targets != IGNORED).flatten(1)
+    nll = cross_entropy(output, targets, ignore_index=IGNORED, reduction="none").flatten(1)
+    correct = (output.argmax(dim=1) == targets).flatten(1) & valid
+    return {"nll": nll.double().sum(1), "correct": correct.double().sum(1), "positions": valid.double().sum(1)}
+
+
+def perplexity(nll: Tensor, positions: Tensor) -> float:
+    """exp of the mean negative log-likelihood, from sums per example (nats)."""
+    return (nll.sum() / positions.sum()).exp().item()
+
+
+def share(part: Tensor, whole: Tensor) -> float:
+    """The sum of `part` over the sum of `whole`, from sums per example: a rate (errors per word, right ones of all)."""
+    return (part.sum() / whole.sum()).item()
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> float:

@@ -12,7 +12,7 @@ from kdbench.hyperparameters import values
 from kdbench.method import Method
 from kdbench.spec import Spec
 from kdbench.suite import Recipe, Suite
-from kdbench.task import Data, Task
+from kdbench.task import Data, Metric, Task
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,16 @@ class LoadedTask:
     task: Task
     data: Data
     digest: str
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """How predictions of this task are scored, the primary metric first."""
+        return self.task.metrics(self.data.spec)
+
+    @property
+    def validation_metric(self) -> Metric:
+        """What validation examples are scored by after each epoch: the first metric that takes no decoding."""
+        return next(metric for metric in self.metrics if not metric.decoded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +76,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Trials that share batches and teacher passes: same task, recipe and seed."""
+    """Trials that share batches and teacher passes: same task, recipe and seed, and the same targets (`Needs.targets`,
+    from the same first teacher)."""
 
     trials: tuple[Trial, ...]
 

@@ -65,8 +65,7 @@ class _Planner:
                             runnable.append(trial)
                         else:
                             skipped.append(Skipped(trial, reason))
-                    if runnable:
-                        cohorts.append(Cohort(tuple(runnable)))
+                    cohorts += _cohorts(runnable)
         if not cohorts:
             reasons = dict.fromkeys(f"{each.trial.method_name}: {each.reason}" for each in skipped)
             raise BadInput("nothing of this can run", hint="\n".join(reasons))
@@ -78,6 +77,9 @@ class _Planner:
         task: Task = self._create("task", spec)
         data = with_validation(task.load(folders), self.suite.validation_fraction)
         assert data.validation is not None
+        if data.spec.positions and (self.suite.recipe.augmentation or self.suite.teacher_recipe.augmentation):
+            hint = "leave the recipe's augmentation empty"
+            raise BadInput(f"{spec} labels positions, which crop and flip would leave behind", hint=hint)
         parts = [data.train.digest(), data.validation.digest(), data.test.digest()]
         identity = digest([spec.name, values(task), self.registry.provenance("task", spec.name), parts])
         return LoadedTask(str(spec), task, data, identity)
@@ -201,6 +203,15 @@ class _Planner:
             "engine": engine_digest(),
             "methods": {name: self.registry.provenance("method", name) for name in sorted(names)},
         }
+
+
+def _cohorts(trials: list[Trial]) -> list[Cohort]:
+    """The trials of one task, pair and seed, apart where the batches differ in their targets."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        own = trial.method.needs.targets == "teacher"
+        groups.setdefault(trial.teachers[0].fingerprint if own else "data", []).append(trial)
+    return [Cohort(tuple(group)) for group in groups.values()]
 
 
 def with_validation(data: Data, fraction: float) -> Data:

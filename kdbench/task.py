@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from kdbench.data import DataFile, DataFolders
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
+
+IGNORED = -100  # the label of a position that counts for nothing, as in torch's cross_entropy
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a network must fit: the shape of one prepared input (no batch axis), and the number of classes.
+    """What a network must fit: the shapes of one prepared input and of one answer (no batch axis).
 
-    Inputs are float32, or, where there is a `vocabulary`, int64 token ids in [0, vocabulary), with 0 for padding.
+    Inputs are float32, or, where there is a `vocabulary`, int64 token ids in [0, vocabulary). Inputs of different
+    lengths are padded at their end with zeros: tokens 0, or frames (the last axis) that are zero in all channels.
+    A network answers [batch, classes], or, where an answer has `positions` (pixels, tokens, frames, anchors),
+    [batch, classes + extras, *positions]; `extras` are outputs that are no logits, after them (a detector's boxes).
     """
 
     input_shape: tuple[int, ...]
     classes: int
     modality: Literal["vision", "speech", "nlp", "sensor"] = "vision"
     vocabulary: int | None = None
+    positions: tuple[int, ...] = ()
+    extras: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Raw inputs [batch, ...], targets [batch, ...], and the examples' positions in their split [batch]."""
+    """Inputs [batch, ...] (raw, or prepared as networks take them), targets [batch, ...], and the examples' positions
+    in their split [batch]."""
 
     inputs: Tensor
     targets: Tensor
     indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 class Split(Protocol):
@@ -57,12 +69,18 @@ class Split(Protocol):
         ...
 
 
+def unchanged(inputs: Tensor) -> Tensor:
+    """The preparation of inputs that need none."""
+    return inputs
+
+
 @dataclass(frozen=True)
 class Data:
     """The splits of a task as loaded. `validation=None`: the core cuts it from `train`, stratified.
 
     `prepare` turns a raw batch of inputs into what networks take, on their device (uint8 images to normalised
-    floats); it is deterministic, and comes after augmentation.
+    floats); it is deterministic, and comes after augmentation. `assets` are files by name, kept with the results:
+    what a user of the trained student needs beside its weights (a tokenizer).
     """
 
     spec: DataSpec
@@ -70,21 +88,41 @@ class Data:
     test: Split
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
-    prepare: Callable[[Tensor], Tensor] = field(default=lambda inputs: inputs)
+    prepare: Callable[[Tensor], Tensor] = unchanged
+    assets: Mapping[str, bytes] = field(default_factory=dict)
+
+
+Answers = Mapping[str, "Tensor"]  # what a score needs to know of each example: tensors [examples, ...] by name
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of predictions. `compute` takes logits [N, classes] and targets [N] of a whole split."""
+    """A score of a whole split, or of any resampling of its examples.
+
+    Attributes:
+        compute: takes the answers that `reads` names, in that order, each [examples, ...].
+        decoded: it reads what `Task.decode` adds, which is made for the test split alone.
+    """
 
     name: str
-    compute: Callable[[Tensor, Tensor], float]
+    compute: Callable[..., float]
     higher_is_better: bool = True
+    reads: tuple[str, ...] = ("logits", "targets")
+    decoded: bool = False
+
+    def score(self, answers: Answers) -> float:
+        """The score of all examples in `answers`."""
+        return float(self.compute(*(answers[name] for name in self.reads)))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt and how it is scored. Subclasses are frozen dataclasses: their fields are their parameters."""
+    """What is learnt and how it is scored. Subclasses are frozen dataclasses: their fields are their parameters.
+
+    The base class is a classification: of each example, or, where `DataSpec.positions` is set, of each position, with
+    targets [batch, *positions] and `IGNORED` where nothing counts. In the methods below, `batch` is prepared and on the
+    network's device, and `output` is what the network answered to `batch.inputs`, in float32.
+    """
 
     modality: ClassVar[str] = "vision"
     files: ClassVar[tuple[str, ...]] = ()  # below a data folder; any of them means that the data set is there
@@ -98,14 +136,75 @@ class Task:
         """
         raise NotImplementedError
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The hard-label loss, a scalar: cross-entropy, mean over the batch."""
+    def logits(self, output: Tensor, batch: Batch) -> Tensor:
+        """The answers that count as rows [N, classes]: one per example, or one per valid position in order.
+
+        Which rows there are depends on the batch alone, so that those of teacher and student belong together.
+        """
+        if output.ndim == 2:
+            return output
+        from kdbench.errors import BrokenPlugin
+
+        valid = self.valid(batch)
+        if output.shape[2:] != valid.shape[1:]:
+            raise BrokenPlugin(
+                f"the network answers at {list(output.shape[2:])} positions, not {list(valid.shape[1:])}"
+            )
+        return output.movedim(1, -1)[valid]
+
+    def valid(self, batch: Batch) -> Tensor:
+        """Which positions count, bool [batch, *positions]; asked only where answers have positions."""
+        return batch.targets != IGNORED
+
+    def labels(self, batch: Batch) -> Tensor | None:
+        """The class of each row of `logits`, [N]; None where rows have no label of their own (frames of speech)."""
+        return batch.targets[batch.targets != IGNORED] if batch.targets.ndim > 1 else batch.targets
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The hard-label loss of logits [N, classes], a scalar: cross-entropy, mean over the rows."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits, targets)
+        labels = self.labels(batch)
+        assert labels is not None, "a task whose rows have no labels brings a loss of its own"
+        return cross_entropy(logits, labels)
+
+    def output_losses(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Losses of what is no logit (a detector's boxes), each a scalar: added to every student's, whatever the
+        method."""
+        return {}
+
+    def answers(self, output: Tensor, batch: Batch) -> Answers:
+        """What the metrics read of each example, [batch, ...] each, little enough to keep of a whole split.
+
+        By default "logits" and "targets", or, where answers have positions, the sums over an example's positions:
+        "nll" (nats), "correct" and "positions".
+        """
+        if output.ndim == 2:
+            return {"logits": output, "targets": batch.targets}
+        from kdbench.metrics import position_answers
+
+        return position_answers(output, batch.targets)
 
     def metrics(self, spec: DataSpec) -> tuple[Metric, ...]:
         """How predictions are scored; the first is the primary one, by which methods are ranked."""
-        from kdbench.metrics import classification_metrics
+        from kdbench.metrics import classification_metrics, position_metrics
 
-        return classification_metrics(spec.classes)
+        return position_metrics() if spec.positions else classification_metrics(spec.classes)
+
+    def decode(self, network: nn.Module, batch: Batch) -> Answers:
+        """Further answers that take a search (beams, sampling) with a network in eval mode; for the test split only."""
+        return {}
+
+    def samples(self, network: nn.Module, data: Data, device: torch.device) -> tuple[str, ...]:
+        """A few answers of a trained network as people read them (a translation, a text), the same each time."""
+        return ()
+
+    def relabelled(self, split: Split, data: Data, network: nn.Module, device: torch.device) -> Split:
+        """The same examples with the targets that `network`, a teacher in eval mode, decodes for their inputs.
+
+        Raises:
+            NotApplicable: answers of this task are not decoded.
+        """
+        from kdbench.errors import NotApplicable
+
+        raise NotApplicable(f"{type(self).__name__} has no decoded answers to learn from")

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from kdbench.errors import BrokenPlugin
 from kdbench.measuring.calibration import calibration
 from kdbench.measuring.fidelity import fidelity
-from kdbench.measuring.quality import score
+from kdbench.measuring.quality import scores
 from kdbench.task import Metric
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [0.1, 0.2, 0.0], [-3.0, 1.0, 4.0], [1.5, 1.0, -2.0], [0.0, 3.0, 2.5]])
@@ -50,16 +50,17 @@ def test_score_gives_each_metric_the_whole_split():
         seen.append((logits.shape, targets.shape))
         return torch.tensor(7)
 
-    scores = score([Metric("a", count), Metric("b", lambda logits, targets: 0.25)], LOGITS, TARGETS)
-    assert scores == {"a": 7.0, "b": 0.25}
-    assert type(scores["a"]) is float
+    answers = {"logits": LOGITS, "targets": TARGETS}
+    found = scores([Metric("a", count), Metric("b", lambda logits: 0.25, reads=("logits",))], answers)
+    assert found == {"a": 7.0, "b": 0.25}
+    assert type(found["a"]) is float
     assert seen == [((5, 3), (5,))]
 
 
 def test_two_metrics_of_one_name_are_refused():
     metric = Metric("accuracy", lambda logits, targets: 1.0)
     with pytest.raises(BrokenPlugin, match="accuracy"):
-        score([metric, metric], LOGITS, TARGETS)
+        scores([metric, metric], {"logits": LOGITS, "targets": TARGETS})
 
 
 def test_nll_and_brier_match_numpy():

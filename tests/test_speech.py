@@ -13,7 +13,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from kdbench import BadInput, Data, DataFile, DataFolders, DataSpec, MissingData, MissingExtra
+from kdbench import BadInput, Batch, Data, DataFile, DataFolders, DataSpec, MissingData, MissingExtra, Task
 from kdbench.measuring.flops import count_flops, traced_macs
 from kdbench.plugins import discover
 from kdbench.spec import Spec
@@ -434,7 +434,9 @@ def tapped(text: str, inputs: Tensor) -> tuple[nn.Module, dict[str, Tensor]]:
     torch.manual_seed(0)
     network = architecture.build(SPEC).eval()
     taps = architecture.taps(network)
-    return network, TappedNetwork(network, taps, taps)(inputs)
+    return network, TappedNetwork(network, taps, taps, Task())(
+        Batch(inputs, torch.zeros(len(inputs)), torch.arange(len(inputs)))
+    ).taps
 
 
 @pytest.mark.parametrize(

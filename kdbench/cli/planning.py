@@ -15,7 +15,8 @@ from kdbench.measuring.estimate import Estimate, estimate
 from kdbench.plan import Plan, Trial
 from kdbench.planner import make_plan
 from kdbench.plugins import discover
-from kdbench.store.run_folder import RunFolder, teacher_files
+from kdbench.store.run_folder import RunFolder
+from kdbench.store.trial_files import teacher_files
 from kdbench.training.device import resolve_device
 
 

@@ -13,7 +13,8 @@ from kdbench.execution.local import execute, is_finished
 from kdbench.plan import Plan
 from kdbench.planner import make_plan
 from kdbench.plugins import discover
-from kdbench.store.run_folder import Manifest, RunFolder, now, teacher_files
+from kdbench.store.run_folder import Manifest, RunFolder, now
+from kdbench.store.trial_files import teacher_files
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
 from kdbench.training.device import resolve_device

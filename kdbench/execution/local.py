@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdbench.errors import KdbenchError, StoreError
 from kdbench.measuring.environment import environment
 from kdbench.measuring.measure import Measurer
 from kdbench.measuring.record import Record
 from kdbench.plan import Cohort, Plan, Trial
-from kdbench.store.run_folder import RunFolder, TrialFiles, teacher_files
+from kdbench.store.run_folder import RunFolder
+from kdbench.store.trial_files import TrialFiles, teacher_files
 from kdbench.training.cohort import Trained, train
 from kdbench.training.observer import Observer
+from kdbench.training.prediction import Predictions
 
 
 class TeacherFailed(KdbenchError):
@@ -26,10 +28,10 @@ class TeacherFailed(KdbenchError):
 
 @dataclass(frozen=True)
 class _Teacher:
-    """A trained teacher and its logits on the test split [examples, classes]."""
+    """A trained teacher and its predictions for the test split."""
 
     network: nn.Module
-    answers: Tensor
+    predictions: Predictions
 
 
 def is_finished(record: Record | None) -> bool:
@@ -46,6 +48,8 @@ def execute(plan: Plan, run: RunFolder, out: Path, device: torch.device, observe
         StoreError: results cannot be written. Everything already stored is kept.
     """
     executor = _Executor(plan, run, out, device, observer)
+    for task in plan.tasks.values():
+        run.save_assets(task.name, task.data.assets)
     yield executor.store_skipped()
     for cohort in plan.cohorts:
         missing = tuple(trial for trial in cohort.trials if not is_finished(run.trial(trial.fingerprint).record()))
@@ -99,11 +103,12 @@ class _Executor:
 
     def _store(self, trained: Trained, teachers: Mapping[str, _Teacher]) -> Record:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
-        answers = {fingerprint: teacher.answers for fingerprint, teacher in teachers.items()}
-        measured = self.measurer.measure(trained, networks, answers)
+        predictions = {fingerprint: teacher.predictions for fingerprint, teacher in teachers.items()}
+        measured = self.measurer.measure(trained, networks, predictions)
         files = self._files(trained.trial)
         weights = trained.student.state_dict() if trained.student is not None else None
-        files.save(measured.record, weights, measured.predictions)
+        answered = measured.predictions.tensors() if measured.predictions is not None else None
+        files.save(measured.record, weights, answered)
         files.discard_checkpoint()
         self.observer.trial_stored(trained.trial, trained.status, trained.reason)
         return measured.record
@@ -122,7 +127,7 @@ class _Executor:
         if weights is None or predictions is None:
             raise StoreError(f"the teacher in {files.folder} is incomplete", hint="delete that folder and run again")
         network.load_state_dict(weights)
-        return _Teacher(network.to(self.device).eval(), torch.from_numpy(predictions["logits"]))
+        return _Teacher(network.to(self.device).eval(), Predictions.of(predictions))
 
 
 def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:

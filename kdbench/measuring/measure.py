@@ -20,12 +20,12 @@ from kdbench.measuring.environment import machine_fingerprint
 from kdbench.measuring.fidelity import fidelity
 from kdbench.measuring.latency import deployed_speed
 from kdbench.measuring.memory import peak_memory_bytes
-from kdbench.measuring.quality import score
+from kdbench.measuring.quality import scores
 from kdbench.measuring.record import Record
 from kdbench.plan import LoadedTask, Plan, Skipped, Trial
 from kdbench.training.cohort import Trained
 from kdbench.training.learner import Learner
-from kdbench.training.prediction import PreparedBatch, predict
+from kdbench.training.prediction import Predictions, predict, prepared
 from kdbench.training.teachers import TeacherPanel
 
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)  # losses may change with progress (FitNets' hint stage): charge the mean
@@ -33,10 +33,10 @@ _QUARTERS = (0.125, 0.375, 0.625, 0.875)  # losses may change with progress (Fit
 
 @dataclass(frozen=True)
 class Measured:
-    """A record, and the per-example predictions behind it: logits [examples, classes], targets [examples]."""
+    """A record, and the predictions on the test split behind it."""
 
     record: Record
-    predictions: Mapping[str, Tensor] | None = None
+    predictions: Predictions | None = None
 
 
 class Measurer:
@@ -51,29 +51,31 @@ class Measurer:
         """The record of a trial that cannot run here."""
         return self._record(skipped.trial, status="skipped", reason=skipped.reason)
 
-    def measure(self, trained: Trained, networks: Mapping[str, nn.Module], answers: Mapping[str, Tensor]) -> Measured:
+    def measure(
+        self, trained: Trained, networks: Mapping[str, nn.Module], teachers: Mapping[str, Predictions]
+    ) -> Measured:
         """Scores the student on the test split and against its teachers.
 
-        `networks`, `answers`: the teachers and their logits on the test split, by fingerprint.
+        `networks`, `teachers`: the teachers and their predictions for the test split, by fingerprint.
         """
         if trained.student is None:
             return Measured(self._spent(trained, status=trained.status, reason=trained.reason, error=trained.error))
         trial, loaded = trained.trial, self.plan.tasks[trained.trial.task]
-        logits = predict(trained.student, loaded.data.test, loaded.data, self.device)
-        if not logits.isfinite().all():
+        predictions = predict(trained.student, loaded.data.test, loaded, self.device)
+        if not predictions.finite:
             return Measured(
                 self._spent(trained, status="diverged", reason="its predictions on the test split are not finite")
             )
         costs, speeds = self._deployed_cost(trial, trained.student)
         metrics = {
-            **_quality(loaded, logits),
+            **_quality(loaded, predictions),
             **_validation(loaded, trained),
-            **self._against_teachers(trial, loaded, logits, answers),
+            **self._against_teachers(trial, loaded, predictions, teachers),
             **costs,
             **self._training_flops(trained, networks),
         }
-        record = self._spent(trained, speeds, status="done", metrics=metrics)
-        return Measured(record, {"logits": logits, "targets": loaded.data.test.targets})
+        samples = loaded.task.samples(trained.student, loaded.data, self.device)
+        return Measured(self._spent(trained, speeds, status="done", metrics=metrics, samples=samples), predictions)
 
     def _spent(self, trained: Trained, speeds: Mapping[str, float] | None = None, **fields: Any) -> Record:
         """The record of a trial that was trained, to its end or not, with what that cost."""
@@ -89,7 +91,7 @@ class Measurer:
 
     def _record(self, trial: Trial, started: float | None = None, **fields: Any) -> Record:
         loaded = self.plan.tasks[trial.task]
-        metric = loaded.task.metrics(loaded.data.spec)[0]
+        metric = loaded.metrics[0]
         times = {} if started is None else {"started": _utc(started), "finished": _utc(time.time())}
         return Record(
             fingerprint=trial.fingerprint,
@@ -119,20 +121,19 @@ class Measurer:
         )
 
     def _against_teachers(
-        self, trial: Trial, loaded: LoadedTask, logits: Tensor, answers: Mapping[str, Tensor]
+        self, trial: Trial, loaded: LoadedTask, own: Predictions, teachers: Mapping[str, Predictions]
     ) -> dict[str, float]:
         """Fidelity to the teachers it learnt from (without any: to the pair's, which it never saw)."""
         if trial.reference is None:
             return {}
-        own = trial.teachers or (trial.reference,)
-        combined = _mean_answer([answers[teacher.fingerprint] for teacher in own])
-        primary = loaded.task.metrics(loaded.data.spec)[0]
-        targets = loaded.data.test.targets
-        return {
-            **fidelity(logits, combined),
-            f"teacher_{primary.name}": primary.compute(answers[trial.reference.fingerprint], targets),
-            f"own_teacher_{primary.name}": primary.compute(combined, targets),
-        }
+        followed = [teachers[teacher.fingerprint] for teacher in trial.teachers or (trial.reference,)]
+        combined = _mean_answer([each.logits for each in followed])
+        primary = loaded.metrics[0]
+        scored = {f"teacher_{primary.name}": primary.score(teachers[trial.reference.fingerprint].answers)}
+        if len(followed) == 1 or "logits" in own.answers:  # several searches have no mean
+            answers = followed[0].answers if len(followed) == 1 else {**own.answers, "logits": combined}
+            scored[f"own_teacher_{primary.name}"] = primary.score(answers)
+        return {**fidelity(own.logits, combined), **scored}
 
     def _deployed_cost(self, trial: Trial, student: nn.Module) -> tuple[dict[str, float], dict[str, float]]:
         """Cost and speed of the student without auxiliary modules: alike for every method, so measured once."""
@@ -166,18 +167,17 @@ class _StepProbe:
         networks: Mapping[str, nn.Module],
         device: torch.device,
     ) -> None:
-        self.panel = TeacherPanel([trial], networks, architectures)
+        self.panel = TeacherPanel([trial], networks, architectures, loaded.task)
         self.learner = Learner(trial, loaded, architectures[trial.student], device)
-        first = next(loaded.data.train.batches([torch.arange(min(trial.recipe.batch_size, len(loaded.data.train)))]))
-        inputs = loaded.data.prepare(first.inputs.to(device))
-        self.batch = PreparedBatch(inputs, first.targets.to(device), first.indices.to(device))
-        self.learner.begin(self.batch, self.panel(inputs))
+        order = [torch.arange(min(trial.recipe.batch_size, len(loaded.data.train)))]
+        self.batch = next(prepared(loaded.data.train, order, loaded.data, device))
+        self.learner.begin(self.batch, self.panel(self.batch), self.panel.weights(trial))
 
     def count(self) -> tuple[float, float]:
         """Per example: of the students and auxiliary modules (forward and backward, mean over the course of
         training), and of the teachers' forward passes."""
-        teaching = count_flops(lambda: self.panel(self.batch.inputs))
-        answers = self.panel(self.batch.inputs)
+        teaching = count_flops(lambda: self.panel(self.batch))
+        answers = self.panel(self.batch)
         steps = 1000
         learning = [
             count_flops(lambda at=at: self.learner.advance(self.batch, answers, int(at * steps), steps))  # type: ignore[misc]
@@ -191,13 +191,13 @@ def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def _quality(loaded: LoadedTask, logits: Tensor) -> dict[str, float]:
-    targets = loaded.data.test.targets
-    return {**score(loaded.task.metrics(loaded.data.spec), logits, targets), **calibration(logits, targets)}
+def _quality(loaded: LoadedTask, predictions: Predictions) -> dict[str, float]:
+    trusted = {} if predictions.labels is None else calibration(predictions.logits, predictions.labels)
+    return {**trusted, **scores(loaded.metrics, predictions.answers)}
 
 
 def _validation(loaded: LoadedTask, trained: Trained) -> dict[str, float]:
-    name = f"validation_{loaded.task.metrics(loaded.data.spec)[0].name}"
+    name = f"validation_{loaded.validation_metric.name}"
     return {name: trained.curves[name][-1]}
 
 

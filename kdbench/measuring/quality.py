@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from kdbench.errors import BrokenPlugin
-from kdbench.task import Metric
+from kdbench.task import Answers, Metric
 
 
-def score(metrics: Sequence[Metric], logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Every metric by name, of logits [N, classes] and targets [N] of a whole split: never a mean over batches.
+def scores(metrics: Sequence[Metric], answers: Answers) -> dict[str, float]:
+    """Every metric by name, of the answers to a whole split: never a mean over batches.
 
     Raises:
         BrokenPlugin: two metrics of the task bear one name.
     """
-    scores = {metric.name: float(metric.compute(logits, targets)) for metric in metrics}
-    if len(scores) < len(metrics):
+    found = {metric.name: metric.score(answers) for metric in metrics}
+    if len(found) < len(metrics):
         raise BrokenPlugin(f"two metrics bear one name: {', '.join(metric.name for metric in metrics)}")
-    return scores
+    return found

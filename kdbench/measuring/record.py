@@ -23,15 +23,16 @@ class Record(BaseModel):
         reason, error: why it was skipped, failed or diverged (one line), and the traceback.
         primary, higher_is_better: the task's primary metric.
         metrics: numbers that must reproduce bit for bit. Test scores by the task's names ("accuracy",
-            "top5_accuracy", "macro_f1"), "nll", "ece", "brier", "validation_<primary>"; to the teacher "agreement" and
-            "teacher_kl" (nats); the teacher's own score "teacher_<primary>"; of the deployed student
-            "parameters", "macs", "flops", "file_bytes", and "macs_disagreement" of the two counters;
-            "own_teacher_<primary>" of the teachers it learnt from, combined; "training_flops" (teacher's passes
-            included) and "teacher_flops" (their part of it).
+            "top5_accuracy", "macro_f1"); of rows with labels "nll", "ece", "brier"; "validation_<metric>" of the first
+            metric that takes no decoding; to the teacher "agreement" and "teacher_kl" (nats); the teacher's own score
+            "teacher_<primary>"; "own_teacher_<primary>" of the teachers it learnt from, combined (where searches have
+            a mean); of the deployed student "parameters", "macs", "flops", "file_bytes", and "macs_disagreement" of
+            the two counters; "training_flops" (teacher's passes included) and "teacher_flops" (their part of it).
         measurements: the machine's numbers: "latency_ms_p50", "latency_ms_p95" (batch 1), "throughput_per_s" at
             "throughput_batch", "peak_memory_bytes", "threads"; "training_seconds" (what it would have cost alone),
             "teacher_seconds" (the teacher's part of it), "shared_seconds" (what it really cost in its cohort).
-        curves: per epoch: "loss", "loss/<term>", "validation_<primary>", "learning_rate".
+        samples: what the student answers to a few test examples, as people read it (texts, translations).
+        curves: per epoch: "loss", "loss/<term>", "validation_<metric>", "learning_rate".
         provenance: versions, machine, plugin distributions, data digest, teacher fingerprints, times (UTC, ISO 8601).
     """
 
@@ -57,6 +58,7 @@ class Record(BaseModel):
     metrics: dict[str, float] = {}
     measurements: dict[str, float] = {}
     curves: dict[str, list[float]] = {}
+    samples: tuple[str, ...] = ()
     provenance: dict[str, Any] = {}
 
     @property

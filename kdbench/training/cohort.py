@@ -6,7 +6,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.augmentation import parse as parse_augmentation
-from kdbench.errors import StoreError
+from kdbench.errors import NotApplicable, StoreError
 from kdbench.plan import Cohort, LoadedTask, Trial
+from kdbench.task import Batch
 from kdbench.training.checkpoints import load_checkpoint, save_checkpoint
 from kdbench.training.learner import Diverged, Learner, TeacherTaps
 from kdbench.training.observer import Observer
-from kdbench.training.prediction import PreparedBatch
 from kdbench.training.randomness import generator
 from kdbench.training.teachers import TeacherPanel
 
@@ -34,7 +34,7 @@ class Trained:
     """
 
     trial: Trial
-    status: Literal["done", "failed", "diverged"]
+    status: Literal["done", "failed", "diverged", "skipped"]
     started: float
     student: nn.Module | None
     curves: Mapping[str, list[float]]
@@ -59,7 +59,7 @@ def train(
 
     `teachers`: trained networks by fingerprint. A trial that raises or diverges leaves; the others go on.
     """
-    panel = TeacherPanel(cohort.trials, teachers, architectures)
+    panel = TeacherPanel(cohort.trials, teachers, architectures, loaded.task)
     try:
         yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer).run()
     finally:
@@ -82,10 +82,16 @@ class _Loop:
         self.recipe, self.seed, self.stream = cohort.head.recipe, cohort.head.seed, cohort.head.stream
         self.augment = parse_augmentation(self.recipe.augmentation)
         self.learners: list[Learner] = []
+        self.relabelling_seconds = 0.0
 
     def run(self) -> Iterator[Trained]:
+        if self.cohort.head.method.needs.targets == "teacher":
+            failed = self._attempt(self.cohort.head, self._relabel)
+            if failed:
+                yield from (replace(failed, trial=trial) for trial in self.cohort.trials)
+                return
         example = next(self._batches(epoch=0))
-        answers = self.panel(example.inputs, self.recipe.precision)
+        answers = self.panel(example, self.recipe.precision)
         for trial in self.cohort.trials:
             failed = self._attempt(trial, self._admit, trial, example, answers)
             if failed:
@@ -101,9 +107,20 @@ class _Loop:
         for learner in self.learners:
             yield _trained(learner)
 
-    def _admit(self, trial: Trial, example: PreparedBatch, answers: TeacherTaps) -> None:
+    def _relabel(self) -> None:
+        """Replaces the training targets by what the cohort's teacher decodes."""
+        started = time.perf_counter()
+        data = self.loaded.data
+        teacher = self.panel.network(self.cohort.head.teachers[0])
+        targets = self.loaded.task.relabelled(data.train, data, teacher, self.device)
+        self.loaded = replace(self.loaded, data=replace(data, train=targets))
+        self.relabelling_seconds = time.perf_counter() - started
+
+    def _admit(self, trial: Trial, example: Batch, answers: TeacherTaps) -> None:
         learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device)
-        learner.begin(example, answers)
+        learner.begin(example, answers, self.panel.weights(trial))
+        learner.seconds = learner.teacher_seconds = self.relabelling_seconds
+        learner.shared_seconds = self.relabelling_seconds / len(self.cohort.trials)
         load_checkpoint(learner, self.checkpoint(trial))
         self.learners.append(learner)
 
@@ -114,7 +131,7 @@ class _Loop:
         steps = self.recipe.epochs * len(order)
         examples, started = 0, time.perf_counter()
         for index, batch in enumerate(self._batches(epoch)):
-            answers = self.panel(batch.inputs, self.recipe.precision)
+            answers = self.panel(batch, self.recipe.precision)
             self._book(active, time.perf_counter() - started)
             for learner in list(active):
                 step = epoch * len(order) + index
@@ -157,13 +174,13 @@ class _Loop:
         )
         return [batch for batch in shuffled.split(self.recipe.batch_size) if len(batch) > 1]
 
-    def _batches(self, epoch: int) -> Iterator[PreparedBatch]:
+    def _batches(self, epoch: int) -> Iterator[Batch]:
         data = self.loaded.data
         random = generator(self.seed, self.stream, "augmentation", epoch)
         for batch in data.train.batches(self._order(epoch)):
             inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
             targets = batch.targets.to(self.device, non_blocking=True)
-            yield PreparedBatch(data.prepare(inputs), targets, batch.indices.to(self.device))
+            yield Batch(data.prepare(inputs), targets, batch.indices.to(self.device))
 
     def _book(self, active: list[Learner], seconds: float) -> None:
         """Charges data to everyone and a teacher's pass to whoever learns from it: in full as what it would have cost
@@ -194,10 +211,11 @@ def _trained(learner: Learner) -> Trained:
 
 
 def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Trained:
-    diverged = isinstance(error, Diverged)
+    foreseen: dict[type[Exception], Literal["diverged", "skipped"]] = {Diverged: "diverged", NotApplicable: "skipped"}
+    status = next((status for kind, status in foreseen.items() if isinstance(error, kind)), None)
     return Trained(
         trial=trial,
-        status="diverged" if diverged else "failed",
+        status=status or "failed",
         started=learner.started if learner else time.time(),
         student=None,
         curves=learner.curves if learner else {},
@@ -205,6 +223,6 @@ def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Tra
         seconds=learner.seconds if learner else 0.0,
         teacher_seconds=learner.teacher_seconds if learner else 0.0,
         shared_seconds=learner.shared_seconds if learner else 0.0,
-        reason=str(error) if diverged else f"{type(error).__name__}: {error}",
-        error=None if diverged else "".join(traceback.format_exception(error)),
+        reason=str(error) if status else f"{type(error).__name__}: {error}",
+        error=None if status else "".join(traceback.format_exception(error)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from kdbench.architecture import Architecture
 from kdbench.method import Step
 from kdbench.plan import LoadedTask, Trial
-from kdbench.training.prediction import PreparedBatch, predict
+from kdbench.task import Batch
+from kdbench.training import prediction
 from kdbench.training.randomness import RandomState, derive, seeded
 from kdbench.training.recipe import build_optimizer, learning_rate
-from kdbench.training.taps import TappedNetwork, expand
+from kdbench.training.taps import Tapped, TappedNetwork, expand
 
 TeacherTaps = Mapping[str, Mapping[str, Tensor]]
 
@@ -30,7 +31,8 @@ class Learner:
         self.trial, self.loaded, self.device = trial, loaded, device
         self.networks = [self._build(architecture, index) for index in range(trial.method.needs.students)]
         self.students = [
-            TappedNetwork(network, architecture.taps(network), trial.method.needs.student) for network in self.networks
+            TappedNetwork(network, architecture.taps(network), trial.method.needs.student, loaded.task)
+            for network in self.networks
         ]
         self.auxiliary: nn.Module | None = None
         self.optimizer: torch.optim.Optimizer | None = None
@@ -46,12 +48,19 @@ class Learner:
         with seeded(self.trial.seed, self.trial.stream, "weights", self.trial.student, index):
             return architecture.build(self.loaded.data.spec).to(self.device)
 
-    def begin(self, example: PreparedBatch, teachers: TeacherTaps) -> None:
-        """Builds the auxiliary modules to the shapes of an example batch, and the optimiser over everything."""
+    def begin(self, example: Batch, teachers: TeacherTaps, weights: Sequence[Mapping[str, Tensor]]) -> None:
+        """Gives the students their initial weights, builds the auxiliary modules to the shapes of an example batch, and
+        the optimiser over everything. `weights`: the teachers' state dicts."""
+        method = self.trial.method
         for network in self.networks:
+            fresh = network.state_dict()
+            given = method.initial_weights(fresh, weights)
+            if given:
+                network.load_state_dict({**fresh, **given})
             network.eval()
         with torch.no_grad(), seeded(self.trial.seed, self.trial.stream, "auxiliary"):
-            self.auxiliary = self.trial.method.build_auxiliary(self._step(example, teachers, progress=0.0))
+            answered = [student(example) for student in self.students]
+            self.auxiliary = method.build_auxiliary(self._step(example, answered, teachers, progress=0.0))
         if self.auxiliary is not None:
             self.auxiliary.to(self.device)
         self.optimizer = build_optimizer(self.trial.recipe, self.networks, self.auxiliary)
@@ -65,20 +74,20 @@ class Learner:
     def _modules(self) -> list[nn.Module]:
         return [*self.networks, *([self.auxiliary] if self.auxiliary is not None else [])]
 
-    def _step(self, batch: PreparedBatch, teachers: TeacherTaps, progress: float) -> Step:
+    def _step(self, batch: Batch, answered: Sequence[Tapped], teachers: TeacherTaps, progress: float) -> Step:
         needs, task = self.trial.method.needs, self.loaded.task
         answers = [teachers[teacher.fingerprint] for teacher in self.trial.teachers]
         return Step(
-            students=[student(batch.inputs) for student in self.students],
+            students=[each.taps for each in answered],
             # exactly the taps it asked for: what other trials of the cohort look at must not reach it
             teachers=[{name: taps[name] for name in expand(("logits", *needs.teacher), taps)} for taps in answers],
-            task_loss=lambda logits: task.loss(logits, batch.targets),
+            task_loss=lambda logits: task.loss(logits, batch),
             indices=batch.indices,
             progress=progress,
             auxiliary=self.auxiliary,
         )
 
-    def advance(self, batch: PreparedBatch, teachers: TeacherTaps, step: int, steps: int) -> None:
+    def advance(self, batch: Batch, teachers: TeacherTaps, step: int, steps: int) -> None:
         """One optimisation step: the `step`-th of `steps` in all."""
         assert self.optimizer is not None
         started = time.perf_counter()
@@ -87,8 +96,9 @@ class Learner:
             group["lr"] = learning_rate(recipe, step / steps)
         with self.random.active():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                seen = self._step(batch, teachers, step / max(steps - 1, 1))
-            losses = self.trial.method.losses(seen)
+                answered = [student(batch) for student in self.students]
+            seen = self._step(batch, answered, teachers, step / max(steps - 1, 1))
+            losses = {**self.trial.method.losses(seen), **self._output_losses(batch, answered)}
             total = torch.stack([loss.reshape(()) for loss in losses.values()]).sum()
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -101,6 +111,11 @@ class Learner:
         spent = time.perf_counter() - started
         self.seconds += spent
         self.shared_seconds += spent
+
+    def _output_losses(self, batch: Batch, answered: Sequence[Tapped]) -> dict[str, Tensor]:
+        """What the task asks of outputs that are no logits, summed over the students."""
+        each = [self.loaded.task.output_losses(output, batch) for output, _ in answered]
+        return {name: torch.stack([losses[name] for losses in each]).sum() for name in each[0]}
 
     def _log(self, losses: Mapping[str, Tensor], size: int) -> None:
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
@@ -118,12 +133,11 @@ class Learner:
         self._sums = {}
         if not torch.isfinite(torch.tensor(means["loss"])):
             raise Diverged(f"the loss became {means['loss']} in epoch {self.epoch + 1}")
-        data = self.loaded.data
-        assert data.validation is not None
+        validation = self.loaded.data.validation
+        assert validation is not None
         assert self.optimizer is not None
-        metric = self.loaded.task.metrics(data.spec)[0]
-        logits = predict(self.networks[0], data.validation, data, self.device)
-        score = metric.compute(logits, data.validation.targets)
+        metric = self.loaded.validation_metric
+        score = metric.score(prediction.answers(self.networks[0], validation, self.loaded, self.device))
         rate = self.optimizer.param_groups[0]["lr"]
         for name, value in {**means, f"validation_{metric.name}": score, "learning_rate": rate}.items():
             self.curves.setdefault(name, [0.0] * self.epoch).append(value)

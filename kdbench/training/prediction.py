@@ -1,45 +1,113 @@
-"""Batches as networks take them, and predictions over a whole split."""
+"""What a network answers over a whole split: all that scores need, and the rows that comparisons are made on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdbench.task import Data, Split
+from kdbench.plan import LoadedTask
+from kdbench.task import Answers, Batch, Data, Split
+from kdbench.training.randomness import generator
 
 EVALUATION_BATCH = 256
+POSITIONS_BATCH = 32  # where an example has an answer at each of its positions
+KEPT_NUMBERS = 1 << 23  # logits kept of a split: 32 MB
 
 
 @dataclass(frozen=True)
-class PreparedBatch:
-    """A batch on its device: inputs [batch, *input_shape], targets, and positions in the split [batch]."""
+class Predictions:
+    """A network's predictions for a split, on the CPU.
 
-    inputs: Tensor
-    targets: Tensor
-    indices: Tensor
+    Attributes:
+        answers: what the task's metrics read, by name, each [examples, ...].
+        logits: float32 [rows, classes]: one row per example; or, of an answer with positions, all of them or an even
+            random sample (the same for every network), so that the split fits memory.
+        labels: the classes of these rows [rows]; None where rows have no label of their own.
+    """
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    answers: Answers
+    logits: Tensor
+    labels: Tensor | None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number of them is one."""
+        tensors = (self.logits, *self.answers.values())
+        return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, as it is stored: the answers, and `row_logits` and `row_labels` where these are others."""
+        found = dict(self.answers)
+        if "logits" not in found:
+            found["row_logits"] = self.logits
+        if self.labels is not None and not self.labels.equal(found.get("targets", self.logits)):
+            found["row_labels"] = self.labels
+        return found
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Predictions:
+        """What `tensors` gave."""
+        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        labels = found.pop("row_labels", found.get("targets"))
+        logits = found.pop("row_logits") if "row_logits" in found else found["logits"]
+        return cls(found, logits, labels)
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split, data: Data, device: torch.device) -> Tensor:
-    """Logits [examples, classes] of every example of `split`, in order, float32 on the CPU.
+def predict(network: nn.Module, split: Split, loaded: LoadedTask, device: torch.device) -> Predictions:
+    """All predictions of `network` for `split`, in order, those that take decoding included."""
+    task, found, rows, labels = loaded.task, [], [], []
+    share = KEPT_NUMBERS / (len(split) * prod(loaded.data.spec.positions) * loaded.data.spec.classes)
+    for number, (batch, output) in enumerate(_outputs(network, split, loaded.data, device)):
+        found.append(_on_cpu({**task.answers(output, batch), **task.decode(network, batch)}))
+        logits, own = task.logits(output, batch), task.labels(batch)
+        kept = slice(None) if share >= 1 or output.ndim == 2 else _sample(len(logits), share, number)
+        rows.append(logits[kept].cpu())
+        if own is not None:
+            labels.append(own[kept].cpu())
+    return Predictions(_joined(found), torch.cat(rows), torch.cat(labels) if labels else None)
 
-    The network answers in eval mode and is left in the mode it was in.
-    """
+
+@torch.no_grad()
+def answers(network: nn.Module, split: Split, loaded: LoadedTask, device: torch.device) -> Answers:
+    """What the task's metrics read of every example of `split`, in order, without decoding."""
+    outputs = _outputs(network, split, loaded.data, device)
+    return _joined([_on_cpu(loaded.task.answers(output, batch)) for batch, output in outputs])
+
+
+def prepared(split: Split, order: Sequence[Tensor], data: Data, device: torch.device) -> Iterator[Batch]:
+    """The batches of `order` as networks take them, on `device`."""
+    for batch in split.batches(order):
+        inputs = data.prepare(batch.inputs.to(device, non_blocking=True))
+        yield Batch(inputs, batch.targets.to(device, non_blocking=True), batch.indices.to(device))
+
+
+def _outputs(network: nn.Module, split: Split, data: Data, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
+    """Batches and what the network answers to them in eval mode, float32; it is left in the mode it was in."""
+    size = POSITIONS_BATCH if data.spec.positions else EVALUATION_BATCH
     was_training = network.training
     network.eval()
     try:
-        return torch.cat([network(inputs).float().cpu() for inputs in _inputs(split, data, device)])
+        for batch in prepared(split, torch.arange(len(split)).split(size), data, device):
+            yield batch, network(batch.inputs).float()
     finally:
         network.train(was_training)
 
 
-def _inputs(split: Split, data: Data, device: torch.device) -> Iterator[Tensor]:
-    order = torch.arange(len(split)).split(EVALUATION_BATCH)
-    for batch in split.batches(order):
-        yield data.prepare(batch.inputs.to(device, non_blocking=True))
+def _sample(rows: int, share: float, batch: int) -> Tensor:
+    """Which rows of a batch are kept, bool [rows]: the same for every network."""
+    return torch.rand(rows, generator=generator(0, "rows", batch)) < share
+
+
+def _on_cpu(tensors: Answers) -> Answers:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _joined(batches: Sequence[Answers]) -> Answers:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.architecture import Tap
+from kdbench.task import Batch, Task
 
 
 def expand(names: Iterable[str], offered: Iterable[str]) -> tuple[str, ...]:
@@ -18,11 +19,18 @@ def expand(names: Iterable[str], offered: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(expanded))
 
 
+class Tapped(NamedTuple):
+    """What a network answered to a batch: its whole output, and its taps, in float32."""
+
+    output: Tensor
+    taps: dict[str, Tensor]
+
+
 class TappedNetwork:
     """A network that answers with its taps: only the wanted ones are kept, each as [batch, channels, *positions]."""
 
-    def __init__(self, network: nn.Module, taps: Mapping[str, Tap], wanted: Iterable[str]) -> None:
-        self.network = network
+    def __init__(self, network: nn.Module, taps: Mapping[str, Tap], wanted: Iterable[str], task: Task) -> None:
+        self.network, self.task = network, task
         self.wanted = expand(wanted, taps)
         self._seen: dict[str, Tensor] = {}
         self._handles = [self._attach(name, taps[name]) for name in self.wanted if name != "logits"]
@@ -37,13 +45,13 @@ class TappedNetwork:
             return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))
         return module.register_forward_hook(lambda _, __, output: keep(output))
 
-    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
-        """The wanted taps for prepared `inputs`, logits always among them, in float32."""
+    def __call__(self, batch: Batch) -> Tapped:
+        """The output and the wanted taps for a prepared batch; "logits", as the task's rows, is always among them."""
         self._seen.clear()
-        logits = self.network(inputs)
+        output = self.network(batch.inputs).float()
         taps = {name: self._seen[name].float() for name in self.wanted if name != "logits"}
         self._seen.clear()
-        return {"logits": logits.float(), **taps}
+        return Tapped(output, {"logits": self.task.logits(output, batch), **taps})
 
     def detach_hooks(self) -> None:
         """Leaves the network as it was before it was tapped."""

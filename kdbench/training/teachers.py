@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.plan import Trial
+from kdbench.task import Batch, Task
 from kdbench.training.taps import TappedNetwork
 
 
@@ -21,7 +22,11 @@ class TeacherPanel:
     """
 
     def __init__(
-        self, trials: Sequence[Trial], networks: Mapping[str, nn.Module], architectures: Mapping[str, Architecture]
+        self,
+        trials: Sequence[Trial],
+        networks: Mapping[str, nn.Module],
+        architectures: Mapping[str, Architecture],
+        task: Task,
     ) -> None:
         wanted: dict[str, set[str]] = {}
         students = {}
@@ -29,24 +34,32 @@ class TeacherPanel:
             for teacher in trial.teachers:
                 wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
                 students[teacher.fingerprint] = teacher.student
-        self._tapped = {}
+        self._tapped: dict[str, TappedNetwork] = {}
         for fingerprint, taps in wanted.items():
             network = networks[fingerprint].eval().requires_grad_(False)
             offered = architectures[students[fingerprint]].taps(network)
-            self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps))
+            self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps), task)
         self.seconds: dict[str, float] = dict.fromkeys(wanted, 0.0)
         self.passes = 0
 
-    def __call__(self, inputs: Tensor, precision: str = "fp32") -> dict[str, dict[str, Tensor]]:
-        """The taps of every teacher for prepared inputs [batch, ...]; books the seconds of each pass."""
+    def __call__(self, batch: Batch, precision: str = "fp32") -> dict[str, dict[str, Tensor]]:
+        """The taps of every teacher for a prepared batch; books the seconds of each pass."""
         answers = {}
         for fingerprint, tapped in self._tapped.items():
             started = time.perf_counter()
-            with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                answers[fingerprint] = tapped(inputs)
+            with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                answers[fingerprint] = tapped(batch).taps
             self.seconds[fingerprint] = time.perf_counter() - started
             self.passes += 1
         return answers
+
+    def weights(self, trial: Trial) -> list[Mapping[str, Tensor]]:
+        """The state dicts of a trial's teachers."""
+        return [self.network(teacher).state_dict() for teacher in trial.teachers]
+
+    def network(self, teacher: Trial) -> nn.Module:
+        """A teacher's trained network, in eval mode."""
+        return self._tapped[teacher.fingerprint].network
 
     def close(self) -> None:
         """Leaves the teachers' networks as they were before they were tapped."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from kdbench import BadInput, Step, stage_taps
+from kdbench import NotApplicable, Step, stage_taps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,12 +39,12 @@ def build_exits(example: Step) -> nn.ModuleList:
     """An exit on every stage of the student but the last, growing to the width of its embedding.
 
     Raises:
-        BadInput: the student has a single stage, or gives several answers for one example.
+        NotApplicable: the student has a single stage, or gives several answers for one example.
     """
     stages, logits, embedding = stage_taps(example.student), example.student["logits"], example.student["embedding"]
     if len(stages) < 2:
-        raise BadInput("early exits need a student with at least two stages")
+        raise NotApplicable("early exits need a student with at least two stages")
     if len(logits) != len(stages[0]):
-        raise BadInput("early exits need a task with one answer per example")
+        raise NotApplicable("early exits need a task with one answer per example")
     widths = [*(stage.shape[1] for stage in stages[:-1]), embedding.shape[1]]
     return nn.ModuleList(Exit(widths[i:], stage.ndim - 2, logits.shape[1]) for i, stage in enumerate(stages[:-1]))

@@ -14,7 +14,7 @@ from ._subset import nested_subset
 from ._wordpiece import encode, given_tokenizer, learnt_tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 Labelled = Sequence[tuple[str, str]]  # text and class name
 
@@ -112,13 +112,8 @@ class TextTask(Task):
             test=splits["test"],
             validation=splits.get("validation"),
             class_names=corpus.class_names,
-            prepare=unchanged,
+            assets={"tokenizer.json": tokenizer.to_str(pretty=True).encode()},
         )
-
-
-def unchanged(tokens: Tensor) -> Tensor:
-    """Token ids are what networks take."""
-    return tokens
 
 
 def _sorted(names: Iterable[str]) -> list[str]:

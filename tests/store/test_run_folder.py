@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from kdbench.errors import BadInput, StoreError, UnknownName
 from kdbench.measuring.record import Record
-from kdbench.store.run_folder import Manifest, RunFolder, TrialFiles, now, teacher_files
+from kdbench.store.run_folder import Manifest, RunFolder, now
+from kdbench.store.trial_files import TrialFiles, teacher_files
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(7)}
 PREDICTIONS = {"logits": torch.tensor([[0.1, -2.5], [3.0, 1e-30]]), "targets": torch.tensor([0, 1])}
