@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.cli import main
+from kdbench.measuring.record import Record
 
 Write = Callable[..., Path]
 
@@ -163,6 +164,26 @@ def test_every_form_of_the_leaderboard_and_the_verdict(kdbench: Callable[..., En
     assert verdicts["suite"] == "tiny@1.0"
     assert "Does knowledge distillation" in kdbench("verdict", "first", "--out", finished).out
     assert kdbench("leaderboard", "first", "--out", finished, "--csv", "--json").status == 2
+
+
+def test_a_published_run_can_be_read_without_kdbench(kdbench: Callable[..., Ended], finished: Path) -> None:
+    ended = kdbench("publish", "first", "--out", finished)
+    assert ended.status == 0, ended.err
+    (folder,) = (finished / "published").iterdir()
+    assert str(folder) in ended.out
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for line in kdbench("leaderboard", "first", "--out", finished, "--markdown").out.strip().splitlines():
+        assert line in page
+    evidence = json.loads(kdbench("verdict", "first", "--out", finished, "--json").out)
+    assert evidence["headline"] in page
+    assert all(f"| {each['verdict']} | {each['evidence']} |" in page for each in evidence["verdicts"])
+    versions = Record.model_validate_json((folder / "records.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    environment = versions.provenance["environment"]
+    assert f"torch {environment['torch']}" in page
+    assert "minutes in" in page
+    assert (folder / "leaderboard.csv").read_text(encoding="utf-8").startswith("suite,task,pair,")
+    assert (folder / "suite.yaml").read_text(encoding="utf-8") == (finished / "tiny.yaml").read_text(encoding="utf-8")
+    assert kdbench("leaderboard", "published", "--out", finished).status == 2
 
 
 def test_sync_is_idempotent(kdbench: Callable[..., Ended], finished: Path) -> None:

@@ -104,10 +104,11 @@ def _board_to_markdown(board: Board) -> str:
         lines.insert(0, ["", "*teacher*", f"*{teacher_score(board)}*"] + [""] * (len(shown) - 3))
     seeds = f"{len(board.seeds)} seed{'s' if len(board.seeds) != 1 else ''}"
     title = f"**{board.task}: {board.pair}** ({score_header(board)}, {seeds})"
-    return f"{title}\n\n{_pipes(headers, lines)}"
+    return f"{title}\n\n{pipes(headers, lines)}"
 
 
-def _pipes(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def pipes(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     rows = [headers, ["---"] * len(headers), *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 

@@ -141,6 +141,20 @@ def verdict(run: RunArgument = "latest", out: OutOption = RESULTS, json: JsonOpt
 
 
 @app.command()
+def publish(
+    run: RunArgument = "latest",
+    out: OutOption = RESULTS,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="The folder; <out>/published/<suite> by default.")
+    ] = None,
+) -> None:
+    """Write a run's leaderboard, verdict, records and machine into a folder to be committed."""
+    from kdbench.cli.publishing import publish as write
+
+    write(run, out, to)
+
+
+@app.command()
 def sync(run: RunArgument = "latest", out: OutOption = RESULTS, tracking_uri: TrackingOption = None) -> None:
     """Bring MLflow up to date with a run's records; may be repeated."""
     from kdbench.cli.tracking import sync_run

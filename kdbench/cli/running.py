@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 from kdbench.cli.console import err
@@ -13,7 +15,7 @@ from kdbench.execution.local import execute, is_finished
 from kdbench.plan import Plan
 from kdbench.planner import make_plan
 from kdbench.plugins import discover
-from kdbench.store.run_folder import Manifest, RunFolder, now
+from kdbench.store.run_folder import Manifest, RunFolder, Session, now
 from kdbench.store.trial_files import teacher_files
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
@@ -35,6 +37,7 @@ def run_suite(
     tracking_uri: str | None,
 ) -> int:
     """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status."""
+    begun, clock = now(), time.perf_counter()
     wanted = requested_suite(suite, methods, seeds)
     target = resolve_device(device)
     with data_folders() as folders:
@@ -47,6 +50,9 @@ def run_suite(
             if fresh:
                 tracker.sync(observer)
     tracker.sync(observer, last=True)
+    session = Session(started=begun, seconds=time.perf_counter() - clock, peak_memory_bytes=_peak_memory())
+    manifest = folder.manifest()
+    folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
     print_results(folder)
     asked = {trial.fingerprint for trial in plan.trials}
     ended = {record.status for record in folder.records() if record.fingerprint in asked}
@@ -62,7 +68,7 @@ def epochs_to_train(plan: Plan, folder: RunFolder, out: Path) -> int:
 
 def _manifest(plan: Plan, folder: RunFolder) -> Manifest:
     """The run's table of contents. Trials of earlier commands stay in it as long as the suite is the same."""
-    suite, previous, time = plan.suite, folder.manifest() if folder.has_manifest() else None, now()
+    suite, previous, moment = plan.suite, folder.manifest() if folder.has_manifest() else None, now()
     kept = previous.trials if previous and previous.suite_digest == suite.digest else {}
     planned = {trial.identity: trial.fingerprint for trial in [*plan.trials, *(each.trial for each in plan.skipped)]}
     return Manifest(
@@ -74,7 +80,18 @@ def _manifest(plan: Plan, folder: RunFolder) -> Manifest:
         question=suite.question,
         equivalence_margin=suite.equivalence_margin,
         departures=suite.departures,
-        created=previous.created if previous else time,
-        updated=time,
+        created=previous.created if previous else moment,
+        updated=moment,
         trials={**kept, **planned},
+        sessions=previous.sessions if previous and kept else (),
     )
+
+
+def _peak_memory() -> int | None:
+    """The most memory that this process held so far, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -21,7 +21,18 @@ MANIFEST_VERSION = 1
 
 _NAME = re.compile(r"[\w@+](?:[\w.@+\- ]{0,98}[\w@+\-])?")
 # Beside the runs' folders in the same --out; "latest" is how a run is asked for.
-_RESERVED = frozenset({"latest", "teachers", "mlartifacts"})
+_RESERVED = frozenset({"latest", "teachers", "mlartifacts", "published"})
+
+
+class Session(BaseModel):
+    """One `kdbench run` on the run: when it began (UTC, ISO 8601), the seconds it took, and the most memory that its
+    process held (bytes; None where the system does not tell)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    started: str
+    seconds: float
+    peak_memory_bytes: int | None = None
 
 
 class Manifest(BaseModel):
@@ -32,6 +43,7 @@ class Manifest(BaseModel):
         equivalence_margin, departures: as the suite states them; the analysis and the report need them.
         created, updated: UTC, ISO 8601; `RunFolder.update` sets the latter.
         trials: from "task|pair|method[params]|seed" to the trial's fingerprint, in the suite's order.
+        sessions: the commands that worked on it to their end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +60,7 @@ class Manifest(BaseModel):
     created: str
     updated: str
     trials: dict[str, str] = {}
+    sessions: tuple[Session, ...] = ()
 
 
 class RunFolder:
