@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format ui clean
+.PHONY: help install quickstart test lint format validate-statistics ui clean
 
 help:  ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed  ## create the environment (.venv) with the tested versions
 
@@ -34,6 +34,9 @@ lint: install  ## ruff, mypy and the layer test
 format: install  ## format and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+validate-statistics: install  ## coverage, false alarms and power of the statistics, on simulated experiments
+	$(BIN)/python benchmarks/validate_statistics.py
 
 ui: install  ## serve the leaderboards of results/ in the MLflow UI
 	$(BIN)/kdbench ui

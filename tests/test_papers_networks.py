@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdbench import Architecture, DataSpec
+from kdbench.plugins import discover
+from kdbench.spec import Spec
 from kdbench_plugins.architectures.cifar_resnet import CifarResNet
 from kdbench_plugins.architectures.plain_cnn import PlainCNN
 from kdbench_plugins.architectures.wide_resnet import WideResNet
@@ -142,3 +144,22 @@ def test_the_plain_network_is_small_and_pools_while_it_can() -> None:
     assert parameters(PlainCNN()) < 7000
     expected = [(4, 8, 8), (8, 4, 4), (16, 2, 2), (32, 2, 2), (64, 2, 2)]
     assert stage_shapes(PlainCNN(width=0.5, stages=5), DIGITS) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("vgg8", 3_965_028),
+        ("vgg13", 9_462_180),
+        ("mobilenet_v2", 812_836),
+        ("shufflenet_v1", 949_258),
+        ("shufflenet_v2", 1_355_528),
+        ("resnet50", 23_705_252),
+        ("resnet8x4", 1_233_540),
+        ("resnet32x4", 7_433_860),
+    ],
+)
+def test_the_benchmarks_other_networks_have_their_exact_size(name: str, exact: int) -> None:
+    # As printed for CIFAR-100 by the code of the CRD benchmark (Tian et al. 2020), whose pairs we compare with.
+    built = discover().create("architecture", Spec(name))
+    assert parameters(built, 100) == exact
