@@ -1,0 +1,45 @@
+"""The control of self-distillation: early exits with true labels only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import torch
+
+from kdbench import Family, Method, Needs, Step, Weight, stage_taps
+
+from ._exits import build_exits
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DeepSupervision(Method):
+    """Trains the early exits of `self_distillation` on the true labels, with nothing passed from the deepest one.
+
+    Rules out that the exits alone help, by bringing the labels closer to the early layers (Lee et al. 2015,
+    deeply-supervised nets): CE of the deepest classifier + exit_weight times the sum of the exits' CE.
+    """
+
+    family: ClassVar[Family] = "control"
+    paper: ClassVar[str] = "Lee et al. 2015, arXiv:1409.5185"
+
+    exit_weight: Weight = 1.0
+
+    @property
+    def needs(self) -> Needs:
+        # as in self-distillation, so that both are skipped on the same networks
+        return Needs(student=("logits", "embedding", "stages", "stage2"), teacher=(), teachers=0)
+
+    def build_auxiliary(self, example: Step) -> nn.Module:
+        return build_exits(example)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        stages = zip(cast("nn.ModuleList", step.auxiliary), stage_taps(step.student), strict=False)
+        hard = [step.task_loss(exit_(stage)[0]) for exit_, stage in stages]
+        return {
+            "task": step.task_loss(step.student["logits"]),
+            "exits": self.exit_weight * torch.stack(hard).sum(),
+        }

@@ -1,0 +1,33 @@
+"""The control of mutual learning: students trained side by side without a word between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from kdbench import Count, Family, Method, Needs, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class IndependentPair(Method):
+    """Trains `peers` students as `dml` does, with the same budget, but each on the true labels only.
+
+    Rules out that anything but the coupling is at work in mutual learning. The first one is measured.
+    """
+
+    family: ClassVar[Family] = "control"
+    paper: ClassVar[str] = ""
+
+    peers: Count = 2
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(students=self.peers, teacher=(), teachers=0)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        return {"task": torch.stack([step.task_loss(student["logits"]) for student in step.students]).sum()}
