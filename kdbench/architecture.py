@@ -31,11 +31,17 @@ class Architecture:
     """Builds networks. Subclasses are frozen dataclasses: their fields are its parameters (width, depth, weights)."""
 
     def build(self, spec: DataSpec) -> nn.Module:
-        """A fresh network whose forward maps prepared inputs [batch, *spec.input_shape] to logits [batch, classes].
+        """A fresh network whose forward maps prepared inputs [batch, *spec.input_shape] to logits [batch, classes], or
+        to [batch, classes + extras, *positions] where `spec` has positions.
 
         Initial weights come from torch's global generator, which the engine seeds.
         """
         raise NotImplementedError
+
+    def digest(self) -> str:
+        """What the initial weights depend on besides parameters, source and seed: a checksum of pretrained ones that
+        are named by a path or an address, whose content may change; "" for none. It is part of every fingerprint."""
+        return ""
 
     def taps(self, network: nn.Module) -> Mapping[str, Tap]:
         """The named taps of a network that `build` returned: `stage1`..`stageN` in depth order, and `embedding`.

@@ -109,6 +109,20 @@ class DataFolders:
             return whole
         return self._made(file, whole, problems)
 
+    def unpack(self, archive: Path) -> Path:
+        """The folder with the content of the user's own `archive` (zip or tar.gz): unpacked once, and anew when it has
+        changed.
+
+        Raises:
+            MissingData: it is damaged or refused, or the cache cannot be written.
+        """
+        try:
+            with archive.open("rb") as content:
+                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise MissingData(f"{archive} cannot be read: {error.strerror or error}") from error
+        return self._made(DataFile(archive.name, sha256, folder="."), archive, ())
+
     def unpacked(self, file: DataFile) -> Path | None:
         """The folder of an archive, where someone, or kdbench in its cache, has unpacked it."""
         if not file.folder:
@@ -190,7 +204,9 @@ class DataFolders:
                     raise MissingData(f"{archive} holds no folder '{file.folder}'")
                 staging.rename(copy)
             except MissingData as error:
-                raise MissingData(error.message, hint=self.advice(file)) from error
+                own = file.folder == "."
+                hint = "pack it anew, or unpack it yourself" if own else self.advice(file)
+                raise MissingData(error.message, hint=hint) from error
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         return copy / file.folder

@@ -12,20 +12,25 @@ if TYPE_CHECKING:
 
 def classification_metrics(classes: int) -> tuple[Metric, ...]:
     """Accuracy (the primary one), top-5 accuracy where there are more than five classes, and macro F1."""
-    top5 = (Metric("top5_accuracy", top5_accuracy),) if classes > 5 else ()
-    return (Metric("accuracy", accuracy), *top5, Metric("macro_f1", macro_f1))
+    top5 = (Metric("top5_accuracy", top5_accuracy, unit="share"),) if classes > 5 else ()
+    return (
+        Metric("accuracy", accuracy, unit="share", per_example=right),
+        *top5,
+        Metric("macro_f1", macro_f1, unit="share"),
+    )
 
 
 def position_metrics() -> tuple[Metric, ...]:
     """Perplexity (the primary one) and accuracy, over all positions of all examples."""
     return (
-        Metric("perplexity", perplexity, higher_is_better=False, reads=("nll", "positions")),
-        Metric("accuracy", share, reads=("correct", "positions")),
+        Metric("perplexity", perplexity, higher_is_better=False, reads=("nll", "positions"), unit="", additive=True),
+        Metric("accuracy", share, reads=("correct", "positions"), unit="share", additive=True),
     )
 
 
 def position_answers(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Of output [batch, classes, *positions] and targets [batch, *positions], sums per example, float64 [batch].
+    """Of output [batch, classes, *positions] and targets [batch, *positions], sums per example, float64 [batch] on the
+    CPU (not every accelerator has float64).
 
     Returns:
         "nll": negative log-likelihood of the positions that are not `IGNORED`, in nats; "correct" and "positions":
@@ -33,10 +38,11 @@ def position_answers(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """
     from torch.nn.functional import cross_entropy
 
-    valid = (targets != IGNORED).flatten(1)
-    nll = cross_entropy(output, targets, ignore_index=IGNORED, reduction="none").flatten(1)
-    correct = (output.argmax(dim=1) == targets).flatten(1) & valid
-    return {"nll": nll.double().sum(1), "correct": correct.double().sum(1), "positions": valid.double().sum(1)}
+    valid = targets != IGNORED
+    nll = cross_entropy(output, targets, ignore_index=IGNORED, reduction="none")
+    correct = (output.argmax(dim=1) == targets) & valid
+    found = {"nll": nll, "correct": correct, "positions": valid}
+    return {name: tensor.cpu().double().flatten(1).sum(1) for name, tensor in found.items()}
 
 
 def perplexity(nll: Tensor, positions: Tensor) -> float:
@@ -54,6 +60,11 @@ def accuracy(logits: Tensor, targets: Tensor) -> float:
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(targets.cpu().numpy(), logits.argmax(dim=1).cpu().numpy()))
+
+
+def right(logits: Tensor, targets: Tensor) -> Tensor:
+    """Which examples `accuracy` counts, bool [N]."""
+    return logits.argmax(dim=1) == targets
 
 
 def top5_accuracy(logits: Tensor, targets: Tensor) -> float:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from kdbench.architecture import Architecture
+from kdbench.errors import BrokenPlugin
 from kdbench.hyperparameters import values
 from kdbench.method import Method
 from kdbench.spec import Spec
@@ -31,8 +32,15 @@ class LoadedTask:
 
     @property
     def validation_metric(self) -> Metric:
-        """What validation examples are scored by after each epoch: the first metric that takes no decoding."""
-        return next(metric for metric in self.metrics if not metric.decoded)
+        """What validation examples are scored by after each epoch: the first metric that takes no decoding.
+
+        Raises:
+            BrokenPlugin: they all take it.
+        """
+        for metric in self.metrics:
+            if not metric.decoded:
+                return metric
+        raise BrokenPlugin(f"{self.name} has no metric for the validation split: all of them take decoding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +72,11 @@ class Trial:
     def identity(self) -> str:
         """What a row of a leaderboard and a seed name: the same trial after an edit keeps it."""
         return f"{self.task}|{self.pair}|{Spec(self.method_name, values(self.method))}|{self.seed}"
+
+    @property
+    def watched(self) -> tuple[Trial, ...]:
+        """The teachers whose answers it sees at every step; none where they only lend weights or decode targets."""
+        return self.teachers if self.method.needs.teacher else ()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from kdbench.architecture import Architecture
 from kdbench.augmentation import parse as parse_augmentation
 from kdbench.data import DataFolders
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, BrokenPlugin, suggestion
 from kdbench.hyperparameters import values
 from kdbench.method import ALL, Method
 from kdbench.plan import Cohort, LoadedTask, Plan, Skipped, Trial
@@ -44,7 +45,9 @@ class _Planner:
         self.architectures: dict[str, Architecture] = {
             name: self._create("architecture", Spec.parse(name)) for name in sorted(names)
         }
+        self.pretrained = {name: architecture.digest() for name, architecture in self.architectures.items()}
         self.tasks = {str(spec): self._load(spec, folders) for spec in suite.tasks}
+        _check_margins(suite, sorted({task.metrics[0].name for task in self.tasks.values()}))
         self._taps: dict[tuple[str, str], frozenset[str] | str] = {}
 
     def _create(self, kind: Kind, spec: Spec) -> Any:
@@ -79,7 +82,8 @@ class _Planner:
         assert data.validation is not None
         if data.spec.positions and (self.suite.recipe.augmentation or self.suite.teacher_recipe.augmentation):
             hint = "leave the recipe's augmentation empty"
-            raise BadInput(f"{spec} labels positions, which crop and flip would leave behind", hint=hint)
+            error = BadInput(f"{spec} labels positions, which crop and flip would leave behind", hint=hint)
+            raise self.suite.located(spec, error)
         parts = [data.train.digest(), data.validation.digest(), data.test.digest()]
         identity = digest([spec.name, values(task), self.registry.provenance("task", spec.name), parts])
         return LoadedTask(str(spec), task, data, identity)
@@ -98,6 +102,8 @@ class _Planner:
             reason = f"it learns from {wanted} teachers and the pair has {len(pair.teacher)}"
         else:
             teachers = tuple(self._teacher(task, pair, index, seed) for index in range(wanted))
+        if needs.targets == "teacher" and not needs.teachers:
+            raise BrokenPlugin(f"{name} trains on what its first teacher decodes, and has no teacher")
         trial = self._fingerprinted(
             task=task,
             pair=label,
@@ -156,6 +162,7 @@ class _Planner:
             "engine": engine_digest(),
             "task": self.tasks[trial.task].digest,
             "student": [trial.student, self.registry.provenance("architecture", Spec.parse(trial.student).name)],
+            "pretrained": self.pretrained[trial.student],
             "method": [trial.method_name, values(trial.method)],
             "plugin": self.registry.provenance("method", trial.method_name) if is_plugin else None,
             "recipe": trial.recipe.model_dump(mode="json"),
@@ -231,3 +238,12 @@ def _refuse_twins(plan: Plan) -> None:
         if trial.fingerprint in seen:
             raise BadInput(f"the suite asks twice for the same trial: {trial.identity}")
         seen[trial.fingerprint] = trial
+
+
+def _check_margins(suite: Suite, primaries: Sequence[str]) -> None:
+    """A margin for a metric that ranks nothing is a misspelt one."""
+    margins = suite.equivalence_margin
+    for name in margins if isinstance(margins, dict) else ():
+        if name not in primaries:
+            message = f"equivalence_margin: no task of {suite.id} is ranked by '{name}'"
+            raise BadInput(message, hint=suggestion(name, primaries))

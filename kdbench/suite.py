@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    PlainValidator,
     PrivateAttr,
     ValidationInfo,
     field_validator,
@@ -72,6 +74,18 @@ def _read_seeds(written: Any) -> Any:
     if not isinstance(written, (list, tuple)):
         raise _invalid(f"must be a number of seeds or a list of them, not {written!r:.60}")
     return tuple(written)
+
+
+def _read_margin(written: Any) -> Any:
+    """A number, or numbers by name."""
+    for margin in written.values() if isinstance(written, Mapping) else [written]:
+        if isinstance(margin, bool) or not isinstance(margin, int | float):
+            raise _invalid(f"must be a number, or one for each metric, not {margin!r:.60}")
+        if not 0 < margin < math.inf:
+            raise _invalid(f"must be greater than 0, not {margin}")
+    return (
+        {str(metric): float(margin) for metric, margin in written.items()} if isinstance(written, Mapping) else written
+    )
 
 
 def _read_names(written: Any) -> Any:
@@ -145,7 +159,8 @@ class Suite(_Section):
             per-seed`) the teacher.
         teacher_recipe: how teachers are trained: `recipe`, with the keys that the file overrides.
         validation_fraction: the part of the training examples kept apart, where the task brings no validation split.
-        equivalence_margin: the smallest effect of interest, in units of the primary metric.
+        equivalence_margin: the smallest effect of interest in the unit of the primary metric: one number, or one by
+            the metric's name where tasks have different ones; None: see `leaderboard`.
         departures: where the suite departs from the protocol; reports print them.
     """
 
@@ -162,7 +177,7 @@ class Suite(_Section):
     recipe: Recipe
     teacher_recipe: Recipe
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
-    equivalence_margin: Annotated[float, Gt(0), Lt(1)] = 0.005
+    equivalence_margin: Annotated[float | dict[str, float] | None, PlainValidator(_read_margin)] = None
     departures: Listed[str] = ()
 
     _source: Source | None = PrivateAttr(None)

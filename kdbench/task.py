@@ -101,14 +101,23 @@ class Metric:
 
     Attributes:
         compute: takes the answers that `reads` names, in that order, each [examples, ...].
+        per_example: where the score is a mean over examples, the values that it is the mean of, [examples], from what
+            `reads` names. It and `additive` tell quickly how much each example moves the score.
+        additive: `compute` sees its answers through their sums over examples only, so that their sums [1, ...] will do.
         decoded: it reads what `Task.decode` adds, which is made for the test split alone.
+        unit: what its values are counted in: "share" is a part of a whole, read in percent and points (accuracy; word
+            error rate, though it may pass 1); a word ("cycles"); or "" for a number of its own kind (perplexity, BLEU
+            from 0 to 100). None: told by the values, a share where higher is better and all lie in [0, 1].
     """
 
     name: str
     compute: Callable[..., float]
     higher_is_better: bool = True
     reads: tuple[str, ...] = ("logits", "targets")
+    per_example: Callable[..., Tensor] | None = None
+    additive: bool = False
     decoded: bool = False
+    unit: str | None = None
 
     def score(self, answers: Answers) -> float:
         """The score of all examples in `answers`."""
@@ -139,7 +148,8 @@ class Task:
     def logits(self, output: Tensor, batch: Batch) -> Tensor:
         """The answers that count as rows [N, classes]: one per example, or one per valid position in order.
 
-        Which rows there are depends on the batch alone, so that those of teacher and student belong together.
+        Which rows there are depends on the batch alone, so that those of teacher and student belong together. A task
+        with `DataSpec.extras` takes them off here.
         """
         if output.ndim == 2:
             return output
@@ -158,7 +168,7 @@ class Task:
 
     def labels(self, batch: Batch) -> Tensor | None:
         """The class of each row of `logits`, [N]; None where rows have no label of their own (frames of speech)."""
-        return batch.targets[batch.targets != IGNORED] if batch.targets.ndim > 1 else batch.targets
+        return batch.targets[self.valid(batch)] if batch.targets.ndim > 1 else batch.targets
 
     def loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """The hard-label loss of logits [N, classes], a scalar: cross-entropy, mean over the rows."""
@@ -176,6 +186,7 @@ class Task:
     def answers(self, output: Tensor, batch: Batch) -> Answers:
         """What the metrics read of each example, [batch, ...] each, little enough to keep of a whole split.
 
+        The shapes after the first axis are the same in all batches; a number that is not finite counts as divergence.
         By default "logits" and "targets", or, where answers have positions, the sums over an example's positions:
         "nll" (nats), "correct" and "positions".
         """
@@ -192,7 +203,10 @@ class Task:
         return position_metrics() if spec.positions else classification_metrics(spec.classes)
 
     def decode(self, network: nn.Module, batch: Batch) -> Answers:
-        """Further answers that take a search (beams, sampling) with a network in eval mode; for the test split only."""
+        """Further answers that take a search (beams, sampling) with a network in eval mode; for the test split only.
+
+        Torch's global generator is seeded for it, as for `samples` and `relabelled`, and gradients are off.
+        """
         return {}
 
     def samples(self, network: nn.Module, data: Data, device: torch.device) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any, get_args
 
 import numpy as np
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from kdbench.errors import BadInput
+from kdbench.errors import NotApplicable
 from kdbench.method import ALL, Family, Method, Step
 
 _STAGES = 3
 _HEADS = 4  # queries, keys and values can be cut into so many
-_TAPS = "logits, embedding, stage1, stage2, ..., stages, or query1, key1, value1, query2, ..."
+_TAPS = "logits, embedding, stage1, stage2, ..., stages, or query1, key1, value1, attention1, query2, ..."
 _PROGRESS = (0.0, 0.5, 1.0)
 # Families that promise to reach every student tap they ask for; of the others only the logits must be reached.
 _REACHES_ALL_TAPS = ("feature", "relation")
@@ -30,7 +31,8 @@ _REACHES_ALL_TAPS = ("feature", "relation")
 class _Network:
     """The shapes of one network's taps: stage n has n * `channels`, and positions `wider` than the student's.
 
-    Queries, keys and values have 4 * `channels` at every layer, and the same positions in teacher and student.
+    Queries, keys and values have 4 * `channels` at every layer, attention maps 4 heads and rows that sum to 1; of both
+    the positions are the same in teacher and student.
     """
 
     channels: int
@@ -42,6 +44,8 @@ class _Network:
             return logits if tap == "logits" else (batch, self.features)
         if re.fullmatch(r"(query|key|value)[1-9]\d*", tap):
             return batch, _HEADS * self.channels, *positions
+        if re.fullmatch(r"attention[1-9]\d*", tap):
+            return batch, _HEADS, prod(positions), prod(positions)
         stage = re.fullmatch(r"stage([1-9]\d*)", tap)
         assert stage, f"needs asks for '{tap}', which no network has: {_TAPS}"
         depth = int(stage[1])
@@ -75,7 +79,10 @@ def example_step(
 
     def draw(network: _Network, taps: Iterable[str]) -> dict[str, Tensor]:
         shapes = {tap: network.shape(tap, batch, (batch * answers, classes), positions) for tap in _expanded(taps)}
-        tensors = {tap: torch.randn(shape, generator=generator).to(dtype) for tap, shape in shapes.items()}
+        drawn = {tap: torch.randn(shape, generator=generator) for tap, shape in shapes.items()}
+        tensors = {
+            tap: (noise.softmax(-1) if tap.startswith("attention") else noise).to(dtype) for tap, noise in drawn.items()
+        }
         return {tap: _channels_last(tensor) for tap, tensor in tensors.items()} if channels_last else tensors
 
     needs = method.needs
@@ -93,7 +100,8 @@ def example_step(
 
 @dataclass(frozen=True)
 class _Situation:
-    """Circumstances that a run may bring; `refusable`: a method may answer that it has no meaning there (BadInput)."""
+    """Circumstances that a run may bring; `refusable`: a method may answer that it has no meaning there, as
+    `NotApplicable`."""
 
     name: str
     settings: Mapping[str, Any]
@@ -109,7 +117,7 @@ class _Situation:
     def refused_by(self, method: Method) -> bool:
         try:
             self.step(method, progress=0.0)
-        except BadInput:
+        except NotApplicable:
             return self.refusable
         return False
 
@@ -151,6 +159,8 @@ def _check_declaration(method: Method) -> None:
     parameters = vars(type(method)).get("__dataclass_params__")
     assert getattr(parameters, "frozen", False), "it must be decorated with @dataclass(frozen=True)"
     assert method.family in get_args(Family), f"its family '{method.family}' is none of {', '.join(get_args(Family))}"
+    needs = method.needs
+    assert needs.targets == "data" or needs.teachers, "it trains on its teacher's targets, and has no teacher"
     assert method.paper or method.family == "control", "it must name its paper"
 
 

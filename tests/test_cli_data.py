@@ -19,7 +19,6 @@ from rich.console import Console
 
 import kdbench.cli.data as commands
 from kdbench import Data, DataFile, DataFolders, DataSpec, Task, TensorSplit
-from kdbench.cli import main
 from kdbench.cli.doctor import _data_sets
 from kdbench.plugins import Origin, Plugin, Registry
 
@@ -53,35 +52,6 @@ def registry(**targets: str | type) -> Registry:
     found = Registry()
     found.plugins["task"] = {name: Plugin("task", name, target, origin) for name, target in targets.items()}
     return found
-
-
-@pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only search folder besides the cache, both in the environment."""
-    folder = tmp_path / "given"
-    folder.mkdir()
-    monkeypatch.setenv("KDBENCH_DATA", str(folder))
-    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    return folder
-
-
-@pytest.fixture
-def kdbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process; its status, output and messages."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdbench", *arguments])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capfd.readouterr()
-
-    return run
 
 
 def test_states(given: Path) -> None:
@@ -217,7 +187,7 @@ def test_prepare_loads_what_it_can_and_says_what_is_missing(
     assert status == 2
     assert "digits[train_examples=200]  180" in printed
     assert "error: 1 of 2 tasks of tiny@1.0 cannot be loaded" in said
-    assert "image_folder[path=nowhere]: there is no image folder 'nowhere'" in said
+    assert "image_folder[path=nowhere]: there is no folder or archive 'nowhere'" in said
     assert str(given) in said
     assert "Traceback" not in said
 

@@ -24,6 +24,8 @@ VARIANTS = [
     "fitnets[hint=stage3,guided=stage1]",
     "born_again[generations=3]",
     "ensemble[average=logits]",
+    "sequence_kd[word_weight=0.5]",
+    "sequence_kd[word_weight=1]",
 ]
 
 
@@ -103,6 +105,7 @@ def test_its_file_is_under_60_lines(path):
         "born_again[generations=0]",
         "born_again[generations=1.5]",
         "ensemble[average=median]",
+        "sequence_kd[word_weight=1.5]",
     ],
 )
 def test_values_out_of_range_are_refused(text):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -189,10 +193,63 @@ def test_paths_are_absolute_or_below_search_and_current_folders(root: Path, fold
 
 
 def test_a_missing_folder_says_where_it_was_looked_for(folders: DataFolders) -> None:
-    with pytest.raises(MissingData, match="no image folder 'absent'") as caught:
+    with pytest.raises(MissingData, match="no folder or archive 'absent'") as caught:
         load(folders, path="absent")
     for place in (*folders.search, Path.cwd()):
         assert str(place / "absent") in str(caught.value)
+
+
+def zipped(root: Path, top: str) -> Path:
+    archive = root.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted(root.rglob("*.png")):
+            packed.write(file, f"{top}{file.relative_to(root)}")
+        packed.writestr("__MACOSX/._photos", "left by a Mac")
+    return archive
+
+
+def tarred(root: Path, top: str) -> Path:
+    archive = root.with_suffix(".tar.gz")
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(root, top or ".")
+    return archive
+
+
+@pytest.mark.parametrize("top", ["", "photos/"])
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_an_archive_is_unpacked_once_into_the_cache(
+    root: Path, folders: DataFolders, pack: Callable[[Path, str], Path], top: str, monkeypatch
+) -> None:
+    expected = load(folders)
+    archive = pack(root, top)
+    shutil.rmtree(root)
+    here = set(folders.search[0].iterdir())
+    data = load(folders, path=archive.name)
+    assert [split.digest() for split in (data.train, data.test)] == [
+        split.digest() for split in (expected.train, expected.test)
+    ]
+    assert data.class_names == CLASSES
+    monkeypatch.setattr("kdbench.data.unpack", lambda *_: pytest.fail("unpacked again"))
+    for path in (str(archive), f"elsewhere/{archive.name}"):
+        assert load(folders, path=path).train.digest() == expected.train.digest()
+    assert set(folders.search[0].iterdir()) == here
+
+
+def test_a_changed_archive_is_unpacked_anew(root: Path, folders: DataFolders) -> None:
+    before = load(folders, path=zipped(root, "").name).train.digest()
+    save(root / "train/ant/00.png", 999)
+    assert load(folders, path=zipped(root, "").name).train.digest() != before
+
+
+def test_a_damaged_archive_is_named_and_leaves_nothing(root: Path, folders: DataFolders) -> None:
+    archive = tarred(root, "photos")
+    archive.write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(MissingData, match=r"photos.tar.gz is damaged: .*\npack it anew"):
+        load(folders, path=archive.name)
+    assert [path.suffix for path in (folders.cache / "unpacked").iterdir()] == [".lock"]
+    (folders.search[0] / "notes.txt").write_text("no archive")
+    with pytest.raises(MissingData, match=r"notes.txt is not unpacked: it is neither a zip nor a tar.gz archive"):
+        load(folders, path="notes.txt")
 
 
 def test_messages_for_people(root: Path, folders: DataFolders) -> None:

@@ -74,7 +74,7 @@ def test_numbers_by_hand() -> None:
     assert (kd.control, scratch.control) == (False, True)
     assert kd.fingerprints == ("kd-{}-0", "kd-{}-1", "kd-{}-2")
     assert kd.status == "3/3"
-    assert (board.seeds, board.baseline, board.has_baseline, board.fraction) == ((0, 1, 2), "scratch", True, True)
+    assert (board.seeds, board.baseline, board.has_baseline, board.unit) == ((0, 1, 2), "scratch", True, "share")
     assert board.teacher is not None
     assert (board.teacher.estimate, board.teacher.half_width) == (pytest.approx(0.80), pytest.approx(0.0))
 
@@ -187,7 +187,89 @@ def test_lower_is_better_turns_everything_round() -> None:
     bad = row(board, "bad").difference
     assert bad is not None
     assert bad.estimate == pytest.approx(-0.105)
-    assert not board.fraction
+    assert (board.unit, board.equivalence_margin) == ("", pytest.approx(0.305 / 100))
+
+
+def scored(metric: str, unit: str, higher: bool, teacher: float, **scores: tuple[float, ...]) -> list[Record]:
+    return [
+        trial(
+            method,
+            seed,
+            0.0,
+            primary=metric,
+            unit=unit,
+            higher_is_better=higher,
+            metrics={metric: score, f"teacher_{metric}": teacher},
+        )
+        for method, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+
+
+CYCLES = scored("rmse_cycles", "cycles", False, 12.0, scratch=(18.0, 19.0, 17.5), kd=(16.0, 16.8, 15.4))
+METRICS = {
+    "cycles": CYCLES,
+    "perplexity": scored("perplexity", "", False, 20.0, scratch=(25.0, 25.5, 24.8), kd=(23.0, 23.6, 22.7)),
+    "bits": scored("bits_per_character", "bits", False, 0.85, scratch=(0.92, 0.93, 0.91), kd=(0.88, 0.88, 0.871)),
+    "wer": scored("wer", "share", False, 0.2, scratch=(1.05, 1.0, 1.02), kd=(0.31, 0.33, 0.30)),
+    "bleu": scored("bleu", "", True, 35.0, scratch=(28.1, 28.4, 28.0), kd=(30.2, 30.4, 30.3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("cycles", "| 1 | kd | 16.1 ± 1.7 | +2.10 [+1.85, +2.35] | 74.7 | 34 | "),
+        ("perplexity", "| 1 | kd | 23.1 ± 1.1 | +2.00 [+1.75, +2.25] | 86.6 | 39 | "),
+        ("bits", "| 1 | kd | 0.877 ± 0.013 | +0.043 [+0.028, +0.058] | 96.9 | 61 | "),
+        ("wer", "| 1 | kd | 31.3 ± 3.8 | +71.0 [+62.0, +80.0] | 63.8 | 86 | "),
+        ("bleu", "| 1 | kd | 30.30 ± 0.25 | +2.13 [+1.75, +2.51] | 86.6 | 31 | "),
+    ],
+)
+def test_a_row_reads_in_the_unit_of_its_metric(name: str, line: str) -> None:
+    """The numbers by hand; the half-widths are 4.302653 s / sqrt(3)."""
+    table = to_markdown(leaderboard(METRICS[name]))
+    assert line in table
+
+
+def test_headers_tell_shares_and_where_lower_is_better() -> None:
+    headers = {name: to_markdown(leaderboard(records)).splitlines()[0] for name, records in METRICS.items()}
+    assert headers == {
+        "cycles": "**digits: big -> small** (rmse cycles ↓, 3 seeds)",
+        "perplexity": "**digits: big -> small** (perplexity ↓, 3 seeds)",
+        "bits": "**digits: big -> small** (bits per character ↓, 3 seeds)",
+        "wer": "**digits: big -> small** (wer % ↓, 3 seeds)",
+        "bleu": "**digits: big -> small** (bleu, 3 seeds)",
+    }
+
+
+def test_a_record_without_a_unit_is_read_by_its_values() -> None:
+    old = [record.model_copy(update={"unit": None}) for record in METRICS["bleu"]]
+    assert only(old).unit == ""
+    assert only([*SCRATCH, *KD]).unit == "share"
+
+
+def test_the_margin_is_in_the_unit_of_each_metric() -> None:
+    both = [*(record.model_copy(update={"task": "engines"}) for record in CYCLES), *SCRATCH, *KD]
+
+    def margins(asked: Any = None) -> dict[str, float]:
+        boards = leaderboard(both, equivalence_margin=asked).boards
+        return {board.primary: board.equivalence_margin for board in boards}
+
+    # half a point of a share, a hundredth of the baseline's score of anything else
+    assert margins() == pytest.approx({"accuracy": 0.005, "rmse_cycles": 0.5450 / 3})
+    assert margins({"rmse_cycles": 3.0}) == {"accuracy": 0.005, "rmse_cycles": 3.0}
+    assert margins(0.25) == {"accuracy": 0.25, "rmse_cycles": 0.25}
+    (board, _) = leaderboard(both, equivalence_margin={"rmse_cycles": 3.0}).boards[::-1]
+    verdict = row(board, "kd").verdict
+    assert verdict.label == "no effect"
+    assert verdict.evidence == (
+        "a gain of +2.10 cycles over scratch, 95 % interval +1.85 to +2.35, 3 paired seeds: "
+        "a real difference, but smaller than the margin of 3 cycles"
+    )
+    engines = json.loads(to_json(leaderboard(both)))["boards"][1]
+    assert (engines["unit"], engines["higher_is_better"]) == ("cycles", False)
+    assert engines["equivalence_margin"] == pytest.approx(0.5450 / 3)
 
 
 def test_labels_tell_variants_apart() -> None:
@@ -308,3 +390,20 @@ def test_mlflow_rows_are_rounded_and_complete() -> None:
     assert "gain_pp" not in scratch.metrics
     assert ensemble.metrics == {"seeds": 0}
     assert ensemble.tags["status"] == "3 skipped"
+
+
+def test_mlflow_rows_of_other_units_are_in_that_unit() -> None:
+    (kd, scratch), (errors, _) = (method_runs(leaderboard(METRICS[name])) for name in ("cycles", "wer"))
+    assert kd.metrics == {
+        "rank": 1,
+        "rmse_cycles": 16.0667,
+        "gain": 2.1,
+        "gain_low": 1.8516,
+        "gain_high": 2.3484,
+        "retention_pct": 74.69,
+        "seeds": 3,
+    }
+    assert (kd.tags["rmse_cycles"], kd.tags["gain"]) == ("16.1 ± 1.7", "+2.10 [+1.85, +2.35]")
+    assert (scratch.metrics["rank"], "gain" in scratch.metrics) == (2, False)
+    assert {"wer_pct": 31.33, "gain_pp": 71.0}.items() <= errors.metrics.items()
+    assert errors.tags["wer"] == "31.3 ± 3.8"

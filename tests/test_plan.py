@@ -153,3 +153,11 @@ def test_networks_that_do_not_fit_a_task_are_skipped_and_nothing_left_to_run_is_
         planned(suite)
     assert caught.value.message == "nothing of this can run"
     assert "kd: torchvision:alexnet does not fit digits" in str(caught.value.hint)
+
+
+def test_margins_are_of_metrics_that_rank(tiny_suite: Write) -> None:
+    path = tiny_suite(recipe="equivalence_margin: {accuracy: 0.01}")
+    assert planned(path).suite.equivalence_margin == {"accuracy": 0.01}
+    path.write_text(path.read_text().replace("accuracy:", "acuracy:"))
+    with pytest.raises(BadInput, match=r"no task of tiny@1.0 is ranked by 'acuracy'\ndid you mean 'accuracy'\?"):
+        planned(path)

@@ -264,7 +264,7 @@ def test_a_clone_without_the_table_gives_the_same_data(folders: DataFolders, dig
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        (b"file\tdigit\tspeaker\tindex\nrecordings/1_ann_0.wav\t1\tann\xe9\t0\n", r"metadata\.tsv is not UTF-8"),
+        (b"file\tdigit\tspeaker\tindex\nrecordings/1_ann_0.wav\t1\tann\xe9\t0\n", r"metadata\.tsv, line 2: not UTF-8"),
         (
             b"file\tdigit\tspeaker\tindex\na.wav\t1\tann\t0\nb.wav\t12\tann\t1\n",
             r"tsv, line 3: digit '12' is not one of 0",
@@ -370,7 +370,7 @@ def test_folders_that_are_no_data_set(folders: DataFolders, counts: dict[str, in
 
 
 def test_a_folder_that_is_not_there(folders: DataFolders) -> None:
-    with pytest.raises(MissingData, match=r"no folder 'words'\nlooked at .*words.*KDBENCH_DATA"):
+    with pytest.raises(MissingData, match=r"no folder or archive 'words'\nlooked at .*words.*KDBENCH_DATA"):
         load("audio_folder[path=words]", folders)
     with pytest.raises(MissingData, match=r"speech_commands_v0\.02\.tar\.gz"):
         load("speech_commands", folders)
@@ -408,8 +408,8 @@ def test_the_lists_are_the_split(commands: Path, folders: DataFolders) -> None:
 @pytest.mark.parametrize(
     ("name", "written", "message"),
     [
-        ("testing_list.txt", b"no/99.wav\n", r"testing_list\.txt names 'no/99\.wav', which is not there"),
-        ("validation_list.txt", b"yes/\xff.wav\n", r"validation_list\.txt is not UTF-8"),
+        ("testing_list.txt", b"no/99.wav\n", r"testing_list\.txt, line 1: there is no recording 'no/99\.wav'"),
+        ("validation_list.txt", b"yes/\xff.wav\n", r"validation_list\.txt, line 1: not UTF-8"),
         ("validation_list.txt", b"", r"validation_list\.txt names no recording"),
         ("testing_list.txt", b"no/00.wav no/01.wav no/02.wav no/03.wav", r"word 'no' .* has no recording for training"),
         ("testing_list.txt", None, r"testing_list\.txt is missing"),

@@ -109,7 +109,7 @@ def test_the_least_a_file_must_say() -> None:
     assert (suite.seeds, suite.teachers) == ((0, 1, 2), "per-seed")
     assert suite.pairs[0].teacher == ("big",)
     assert suite.teacher_recipe == suite.recipe == Recipe(epochs=1)
-    assert (suite.validation_fraction, suite.equivalence_margin) == (0.1, 0.005)
+    assert (suite.validation_fraction, suite.equivalence_margin) == (0.1, None)
 
 
 def test_a_number_of_seeds_counts_from_zero() -> None:
@@ -174,6 +174,12 @@ def test_a_suite_is_a_value() -> None:
             "s.yaml:31: validation_fraction: must be less than 0.5",
         ),
         ("margin: 0.01", "margin: 0", "s.yaml:32: equivalence_margin: must be greater than 0, not 0"),
+        ("margin: 0.01", "margin: {wer: 0}", "s.yaml:32: equivalence_margin: must be greater than 0, not 0"),
+        (
+            "margin: 0.01",
+            "margin: small",
+            "s.yaml:32: equivalence_margin: must be a number, or one for each metric, not",
+        ),
         ("departures:\n  - one seed less\n", "departures: none\n", "s.yaml:33: departures: must be a list, not 'none'"),
         ("  - one seed less\n", "  - 1\n", "s.yaml:34: departures[0]: must be text, not 1"),
         ("example@2.7", "example", "s.yaml:2: suite: must be name@major.minor, e.g. quickstart@1.0, not 'example'"),

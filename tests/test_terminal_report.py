@@ -177,7 +177,7 @@ def test_one_seed_and_other_units_render() -> None:
     ]
     lines = rendered(leaderboard_table(leaderboard(perplexity).boards[0], 80), 80)
     # 22 and 23: 22.5 ± 12.706 / 2; both gains are 2, so that there is no spread to judge by.
-    assert line_of(lines, "kd").split()[:6] == ["1", "kd", "22.50", "±", "6.35", "+2.0000"]
+    assert line_of(lines, "kd").split()[:6] == ["1", "kd", "22.5", "±", "6.4", "+2.000"]
     assert line_of(lines, "kd").split()[-1] == "inconclusive"
 
 

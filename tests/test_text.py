@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import logging
+import os
 import random
 import string
 import sys
@@ -127,7 +128,7 @@ def test_the_environment_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.M
         else:
             monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
         learnt_tokenizer([f"so {before}"], 80, tmp_path)
-        assert _wordpiece.os.environ.get("TOKENIZERS_PARALLELISM") == before
+        assert os.environ.get("TOKENIZERS_PARALLELISM") == before
 
 
 # --- the user's own texts -------------------------------------------------------------------------------------------
@@ -323,16 +324,19 @@ def test_a_tokenizer_can_be_given(folders: DataFolders, monkeypatch: pytest.Monk
         raise RuntimeError(f"no network for {name}")
 
     hub = SimpleNamespace(Tokenizer=SimpleNamespace(from_pretrained=offline))
-    monkeypatch.setattr(_wordpiece, "_library", lambda: hub)
+    monkeypatch.setattr(_wordpiece, "library", lambda: hub)
     with pytest.raises(MissingData, match=r"there is no tokenizer 'someone/model' on this machine.*no network for"):
         load(folders, "text_file[path=a.csv,tokenizer=someone/model]")
 
 
 def test_without_the_library_the_extra_is_named(folders: DataFolders, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(folders.search[0] / "a.csv", ROWS)
-    for library, asked in (("tokenizers", "text_file[path=a.csv]"), ("datasets", "hf_text[path=a/b]")):
+    for library, extra, asked in (
+        ("tokenizers", "nlp", "text_file[path=a.csv]"),
+        ("datasets", "hub", "hf_text[path=a/b]"),
+    ):
         monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(MissingExtra, match=r"kdbench\[nlp\]"):
+        with pytest.raises(MissingExtra, match=rf"kdbench\[{extra}\]"):
             load(folders, asked)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtra, match=r"kdbench\[nlp\]"):
@@ -502,7 +506,7 @@ def test_taps_of_bert_are_what_transformers_calls_them() -> None:
         expected = made.model.bert(tokens, attention_mask=(tokens != 0).long(), output_hidden_states=True)
     assert set(taps) == {
         "embedding",
-        *(f"{kind}{i}" for kind in ("stage", "query", "key", "value") for i in range(1, 6)),
+        *(f"{kind}{i}" for kind in ("stage", "query", "key", "value", "attention") for i in range(1, 6)),
     }
     for number in range(1, 6):
         assert torch.equal(seen[f"stage{number}"], expected.hidden_states[number])

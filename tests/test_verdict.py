@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from kdbench.analysis.leaderboard import leaderboard
+from kdbench.analysis.statistics import Interval
 from kdbench.analysis.verdict import Scale, headline, judge
 from kdbench.measuring.record import Record
 
@@ -86,8 +89,36 @@ def test_evidence_says_what_the_baseline_lacks() -> None:
 
 
 def test_other_units_are_named() -> None:
-    evidence = judge(gains(0.21, 0.22, 0.24), "scratch", Scale("perplexity", fraction=False)).evidence
-    assert evidence.startswith("+0.2233 perplexity (positive is better) over scratch, 95 % interval +0.1854 to +0.2613")
+    evidence = judge(gains(0.21, 0.22, 0.24), "scratch", Scale("bleu", "")).evidence
+    assert evidence.startswith("+0.223 bleu over scratch, 95 % interval +0.185 to +0.261, 3 paired seeds")
+    cycles = Scale("rmse_cycles", "cycles", higher_is_better=False)
+    evidence = judge(gains(0.21, 0.22, 0.24), "scratch", cycles, margin=0.5).evidence
+    assert evidence == (
+        "a gain of +0.223 cycles over scratch, 95 % interval +0.185 to +0.261, 3 paired seeds: "
+        "a real difference, but smaller than the margin of 0.5 cycles"
+    )
+    errors = judge(gains(-0.021, -0.022, -0.024), "scratch", Scale("wer", "share", higher_is_better=False)).evidence
+    assert errors.startswith("a gain of -2.23 points over scratch, 95 % interval -2.61 to -1.85")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "half_width", "digits"),
+    [
+        (13.5, 0.34, 2),
+        (13.5, 3.4, 1),
+        (345.0, 12.0, 0),
+        (54321.0, 900.0, 0),
+        (1.834, 0.0042, 4),
+        (13.5, math.nan, 2),  # one seed: four digits in all
+        (1.834, math.nan, 3),
+        (54321.0, math.nan, 0),
+        (0.0, math.nan, 3),
+        (13.5, 0.0, 2),
+    ],
+)
+def test_decimals_follow_the_width_whatever_the_unit(estimate: float, half_width: float, digits: int) -> None:
+    interval = Interval(estimate, estimate - half_width, estimate + half_width, 3)
+    assert Scale("rmse_cycles", "cycles", higher_is_better=False).digits([interval, None]) == digits
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,9 @@ class Board:
     Attributes:
         teachers: their names; `teacher` is the score of the pair's teacher over seeds, None where nothing measured it.
         seeds: every seed that some method of the board was asked for.
-        fraction: whether the primary metric is an accuracy-like fraction, to be read in percent and points: higher is
-            better and every score lies in [0, 1].
+        unit: what the primary metric is counted in: "share", a part of a whole, read in percent and points; another
+            word; or "" where its name says it all.
+        equivalence_margin: the smallest gain that matters, in that unit.
         baseline: the reference's plugin name; `has_baseline` says whether it finished a seed here.
     """
 
@@ -87,7 +88,8 @@ class Board:
     teachers: tuple[str, ...]
     primary: str
     higher_is_better: bool
-    fraction: bool
+    unit: str
+    equivalence_margin: float
     seeds: tuple[int, ...]
     teacher: Interval | None
     baseline: str
@@ -97,7 +99,7 @@ class Board:
     @property
     def scale(self) -> Scale:
         """How this board's scores and gains are said."""
-        return Scale(self.primary, self.fraction)
+        return Scale(self.primary, self.unit, self.higher_is_better)
 
 
 @dataclass(frozen=True)
@@ -105,5 +107,4 @@ class Leaderboard:
     """All boards of a run, ordered by task and pair."""
 
     suite: str
-    equivalence_margin: float
     boards: tuple[Board, ...]

@@ -30,13 +30,17 @@ class Column:
 
 def columns(board: Board) -> tuple[Column, ...]:
     """All columns of a board, in reading order."""
-    kept = "score / teacher's" if board.higher_is_better else "teacher's score / score"
+    kept, lower, turned = "score / teacher's", "", ""
+    if not board.higher_is_better:
+        kept, lower, turned = "teacher's score / score", ", lower is better", ", positive is better"
     return (
         Column("#", lambda row: str(row.rank) if row.rank else MISSING),
         Column("method", lambda row: row.label),
-        Column(score_header(board), lambda row: score(row, board), "mean ± half its 95 % interval"),
+        Column(score_header(board), lambda row: score(row, board), f"mean ± half its 95 % interval{lower}"),
         Column(
-            f"gain over\n{board.baseline}", lambda row: gain(row, board), f"{board.scale.gain_unit}, paired by seed"
+            f"gain over\n{board.baseline}",
+            lambda row: gain(row, board),
+            f"{board.scale.unit_in_words}{turned}, paired by seed",
         ),
         Column("kept\n%", lambda row: percent(row.retention, 1), kept, 2),
         Column("gap\n%", lambda row: percent(row.gap_recovery, 0), f"way from {board.baseline} to teacher", 4),
@@ -52,8 +56,9 @@ def columns(board: Board) -> tuple[Column, ...]:
 
 
 def score_header(board: Board) -> str:
-    """`accuracy %`, or the metric's name where it is no fraction."""
-    return f"{board.primary.replace('_', ' ')} %" if board.fraction else board.primary.replace("_", " ")
+    """`accuracy %`; `rmse cycles ↓`, the name alone where it is no share, with an arrow where lower is better."""
+    parts = [board.primary.replace("_", " ")]
+    return " ".join([*parts, *(["%"] if board.scale.share else []), *([] if board.higher_is_better else ["↓"])])
 
 
 def score(row: Row, board: Board) -> str:

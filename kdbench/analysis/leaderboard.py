@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kdbench.analysis.board import Board, Leaderboard, Outcome, Row
 from kdbench.analysis.statistics import Interval, mean_interval, paired_differences
-from kdbench.analysis.verdict import EQUIVALENCE_MARGIN, Scale, Verdict, judge
+from kdbench.analysis.verdict import EQUIVALENCE_MARGIN, SHARE, Scale, Verdict, judge
 from kdbench.errors import BadInput
 from kdbench.measuring.record import Record
 from kdbench.spec import Spec
@@ -19,14 +19,17 @@ from kdbench.spec import Spec
 # The one method that analysis knows by name: the protocol's reference, against which a gain is a gain. No plugin is
 # imported for it, and every function takes another name instead.
 BASELINE = "scratch"
+_MARGIN_PART = 0.01  # of the baseline's score
 
 
 def leaderboard(
-    records: Sequence[Record], baseline: str = BASELINE, equivalence_margin: float = EQUIVALENCE_MARGIN
+    records: Sequence[Record], baseline: str = BASELINE, equivalence_margin: float | Mapping[str, float] | None = None
 ) -> Leaderboard:
     """Ranks and judges every method of a run; the order of `records` does not matter.
 
-    `equivalence_margin` is the smallest gain that matters, in the unit of the primary metric.
+    `equivalence_margin` is the smallest gain that matters, in the unit of the primary metric: one for all boards, or by
+    the primary metric's name. Where there is none, it is half a point of a share, and a hundredth of the baseline's
+    score of any other metric.
 
     Raises:
         BadInput: records of suites that may not share a table (other names or major versions), or two records of one
@@ -42,7 +45,7 @@ def leaderboard(
     for record in records:
         groups[record.task, record.pair].append(record)
     boards = tuple(_board(groups[key], baseline, equivalence_margin) for key in sorted(groups))
-    return Leaderboard(", ".join(sorted({record.suite for record in records})), equivalence_margin, boards)
+    return Leaderboard(", ".join(sorted({record.suite for record in records})), boards)
 
 
 @dataclass(frozen=True)
@@ -62,22 +65,25 @@ class _Reference:
         return paired_differences(scores, other) if self.higher_is_better else paired_differences(other, scores)
 
 
-def _board(records: Sequence[Record], baseline: str, margin: float) -> Board:
+def _board(records: Sequence[Record], baseline: str, margin: float | Mapping[str, float] | None) -> Board:
     records = sorted(records, key=lambda record: (record.method, record.seed, record.fingerprint))
     groups = _by_method(records)
     first, labels = records[0], _labels(groups)
     teacher = _teacher_scores(records, baseline)
     scores = [_score(record) for record in records if _finished(record)] + list(teacher.values())
-    fraction = first.higher_is_better and all(0 <= score <= 1 for score in scores)
+    unit = first.unit
+    if unit is None:
+        unit = SHARE if first.higher_is_better and all(0 <= score <= 1 for score in scores) else ""
     baselines = [group for (method, _), group in groups.items() if method == baseline]
+    measured = {seed: record for seed, record in (baselines[0] if baselines else {}).items() if _finished(record)}
     reference = _Reference(
         seeds=tuple(sorted({record.seed for record in records})),
-        scale=Scale(first.primary, fraction),
+        scale=Scale(first.primary, unit, first.higher_is_better),
         higher_is_better=first.higher_is_better,
         baseline=baseline,
-        records={seed: record for seed, record in (baselines[0] if baselines else {}).items() if _finished(record)},
+        records=measured,
         teacher=teacher,
-        margin=margin,
+        margin=_margin(margin, first.primary, unit, [_score(record) for record in measured.values()]),
     )
     return Board(
         task=first.task,
@@ -86,13 +92,22 @@ def _board(records: Sequence[Record], baseline: str, margin: float) -> Board:
         teachers=first.teachers,
         primary=first.primary,
         higher_is_better=first.higher_is_better,
-        fraction=fraction,
+        unit=unit,
+        equivalence_margin=reference.margin,
         seeds=reference.seeds,
         teacher=_interval(teacher),
         baseline=baseline,
         has_baseline=bool(reference.records),
         rows=_ranked([_row(labels[key], group, reference) for key, group in groups.items()], first.higher_is_better),
     )
+
+
+def _margin(asked: float | Mapping[str, float] | None, metric: str, unit: str, baseline: Sequence[float]) -> float:
+    own = asked.get(metric) if isinstance(asked, Mapping) else asked
+    if own is not None:
+        return own
+    part = _MARGIN_PART * abs(statistics.fmean(baseline)) if baseline and unit != SHARE else 0.0
+    return part or EQUIVALENCE_MARGIN
 
 
 def _by_method(records: Sequence[Record]) -> dict[tuple[str, str], dict[int, Record]]:

@@ -47,7 +47,6 @@ def to_json(leaderboard: Leaderboard) -> str:
     return _strict(
         {
             "suite": leaderboard.suite,
-            "equivalence_margin": leaderboard.equivalence_margin,
             "boards": [
                 {
                     **_place(board),
@@ -56,6 +55,8 @@ def to_json(leaderboard: Leaderboard) -> str:
                     **_interval("teacher", board.teacher),
                     "primary": board.primary,
                     "higher_is_better": board.higher_is_better,
+                    "unit": board.unit,
+                    "equivalence_margin": board.equivalence_margin,
                     "baseline": board.baseline,
                     "seeds": board.seeds,
                     "rows": [_facts(row) for row in board.rows],
@@ -72,7 +73,6 @@ def verdicts_to_json(leaderboard: Leaderboard) -> str:
         {
             "suite": leaderboard.suite,
             "headline": headline(leaderboard),
-            "equivalence_margin": leaderboard.equivalence_margin,
             "verdicts": [
                 {
                     **_place(board),
@@ -81,6 +81,8 @@ def verdicts_to_json(leaderboard: Leaderboard) -> str:
                     "control": row.control,
                     "verdict": row.verdict.label,
                     "evidence": row.verdict.evidence,
+                    "unit": board.unit,
+                    "equivalence_margin": board.equivalence_margin,
                     **_interval("gain", row.difference),
                     "paired_seeds": list(row.gains),
                 }

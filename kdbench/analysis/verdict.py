@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
 
 Label = Literal["works", "no effect", "hurts", "inconclusive", "unranked", "baseline"]
 
-EQUIVALENCE_MARGIN = 0.005  # half a point of accuracy: the smallest effect of interest where the suite names none
+EQUIVALENCE_MARGIN = 0.005  # half a point of a share: the smallest effect of interest where the suite names none
 FEW_SEEDS = 5  # below it a t interval is wide by nature (4.3 standard errors at 3 seeds, 2.8 at 5)
 QUESTION = "Does knowledge distillation really work here?"
 
+SHARE = "share"
 _NO_SPREAD = 1e-9  # differences that agree this well agree exactly: the rest is rounding of their subtraction
 
 
@@ -30,15 +32,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Scale:
-    """How the values of one metric are said: fractions in points (hundredths), anything else in its own unit."""
+    """How the values of one metric are said: shares in percent and points (hundredths), all else in its own unit.
+
+    `unit` as in `Board`.
+    """
 
     metric: str
-    fraction: bool = True
+    unit: str = SHARE
+    higher_is_better: bool = True
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a part of a whole."""
+        return self.unit == SHARE
 
     @property
     def factor(self) -> float:
         """What a value is multiplied by before it is shown."""
-        return 100.0 if self.fraction else 1.0
+        return 100.0 if self.share else 1.0
 
     def number(self, value: float, digits: int, sign: bool = False) -> str:
         """`value` with `digits` decimals; a sign, where asked for, is kept through rounding, because it decides."""
@@ -47,17 +58,27 @@ class Scale:
         return f"{before}{shown:.{digits}f}"
 
     def digits(self, intervals: Sequence[Interval | None]) -> int:
-        """The decimals that the typical one of `intervals` supports: half a width of 1.2 leaves no meaning to 0.01."""
-        widths = sorted(i.half_width * self.factor for i in intervals if i is not None and i.bounded)
+        """The decimals that the typical one of `intervals` supports: half a width of 1.2 leaves no meaning to 0.01.
+
+        Where none has a width: two of a share, and four digits in all of anything else.
+        """
+        known = [interval for interval in intervals if interval is not None]
+        widths = sorted(interval.half_width * self.factor for interval in known if interval.bounded)
         typical = widths[len(widths) // 2] if widths else 0.0
-        if self.fraction:
+        if self.share:
             return 1 if typical >= 1 else 2
-        return 1 if typical >= 10 else 2 if typical >= 1 else 4
+        largest = max((abs(interval.estimate) for interval in known), default=0.0)
+        return _decimals(typical, 2) if typical > _NO_SPREAD else _decimals(largest, 4)
 
     @property
-    def gain_unit(self) -> str:
-        """What gains are counted in."""
-        return "points" if self.fraction else f"{self.metric} (positive is better)"
+    def unit_in_words(self) -> str:
+        """What differences are counted in."""
+        return "points" if self.share else self.unit or self.metric.replace("_", " ")
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many decimals show `value` with so many significant digits."""
+    return max(0, digits - 1 - math.floor(math.log10(value))) if value > 0 else digits - 1
 
 
 def judge(
@@ -96,16 +117,18 @@ def judge(
     better, worse = interval.low > 0, interval.high < 0
     if mean_interval(values, 0.90).within(-margin, margin):
         judged = "a real difference, but smaller than" if better or worse else "equivalent within"
-        return Verdict("no effect", f"{said}: {judged} the margin of {margin * scale.factor:g} {scale.gain_unit}")
+        return Verdict("no effect", f"{said}: {judged} the margin of {margin * scale.factor:.3g} {scale.unit_in_words}")
     if better or worse:
         return Verdict("works" if better else "hurts", said)
     return Verdict("inconclusive", f"{said}: the interval includes 0; more seeds narrow it")
 
 
 def gain_in_words(interval: Interval, baseline: str, scale: Scale, seeds: int | None = None) -> str:
-    """`+1.9 points over scratch, 95 % interval +0.7 to +3.1, 3 paired seeds`."""
+    """`+1.9 points over scratch, 95 % interval +0.7 to +3.1, 3 paired seeds`; `a gain of +1.9 cycles over ...` where
+    lower is better."""
     digits = scale.digits([interval])
-    gain = f"{scale.number(interval.estimate, digits, sign=True)} {scale.gain_unit} over {baseline}"
+    gain = f"{scale.number(interval.estimate, digits, sign=True)} {scale.unit_in_words} over {baseline}"
+    gain = gain if scale.higher_is_better else f"a gain of {gain}"
     if interval.bounded:
         low, high = (scale.number(end, digits, sign=True) for end in (interval.low, interval.high))
         gain += f", 95 % interval {low} to {high}"
@@ -174,8 +197,8 @@ def _names(rows: Sequence[Row]) -> str:
 
 
 def _gains(rows: Sequence[Row], scale: Scale) -> str:
-    """`kd (+1.90 points), rkd (+1.20)`"""
+    """`kd (+1.90 points), rkd (+1.20)`; `kd (+1.90 cycles better), ...` where that is a lower score."""
     digits = scale.digits([row.difference for row in rows])
     gains = [scale.number(row.difference.estimate, digits, sign=True) if row.difference else "" for row in rows]
-    gains[0] += " points" if scale.fraction else f" {scale.metric}"
+    gains[0] += f" {scale.unit_in_words}" + ("" if scale.higher_is_better else " better")
     return ", ".join(f"{row.label} ({gain})" for row, gain in zip(rows, gains, strict=True))

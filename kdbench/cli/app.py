@@ -109,11 +109,18 @@ def plugins(json: JsonOption = False) -> None:
 
 
 @app.command()
-def records(run: RunArgument = "latest", out: OutOption = RESULTS, json: JsonOption = False) -> None:
+def records(
+    run: RunArgument = "latest",
+    out: OutOption = RESULTS,
+    json: JsonOption = False,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="What each student answers to a few test examples.")
+    ] = False,
+) -> None:
     """Print every trial's record; with --json one object per line."""
     from kdbench.cli.results import show_records
 
-    show_records(run, out, json)
+    show_records(run, out, json, samples)
 
 
 @app.command()

@@ -80,7 +80,7 @@ def show_data_sets(as_json: bool) -> None:
     if as_json:
         print_json([asdict(each) for each in states])
         return
-    table = _table("task", "file", "state", "where")
+    table = _table("task", "file", "state", "where", folded=("file", "where"))
     for each in states:
         where = "see below" if each.state == "missing" else each.where
         table.add_row(*map(Text, (each.task, each.file, each.state, where)))
@@ -106,7 +106,7 @@ def show_folders(as_json: bool) -> None:
     if as_json:
         print_json({"folders": places, "variables": variables})
         return
-    table = _table("folder", "use", "exists", "writable")
+    table = _table("folder", "use", "exists", "writable", folded=("folder",))
     for place in places:
         table.add_row(*(Text(_yes_no(value)) for value in place.values()))
     out.print(table)
@@ -127,7 +127,7 @@ def prepare(reference: str) -> None:
 
     suite, registry = load_suite(reference), discover()
     tasks = {str(spec): _created(registry, suite, spec) for spec in suite.tasks}
-    table = _table("task", "train", "validation", "test", "classes", "digest")
+    table = _table("task", "train", "validation", "test", "classes", "digest", folded=("task",))
     lacking: dict[str, KdbenchError] = {}
     with data_folders() as folders:
         for name, task in tasks.items():
@@ -188,8 +188,9 @@ def _yes_no(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, folded: tuple[str, ...]) -> Table:
+    """With the columns that may take several lines where space is short: `folded`."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("task", "state", "exists", "writable"))
+        table.add_column(column, overflow="fold", no_wrap=column not in folded)
     return table

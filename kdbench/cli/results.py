@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import Literal
 
 from pydantic_core import to_json
@@ -67,13 +68,16 @@ def show_verdict(reference: str, folder: Path, as_json: bool) -> None:
         out.print(verdict_panel(board_of(run)))
 
 
-def show_records(reference: str, folder: Path, as_json: bool) -> None:
-    """Prints one line per trial; as JSON, one object per line with every number of the record."""
+def show_records(reference: str, folder: Path, as_json: bool, samples: bool) -> None:
+    """Prints one line per trial, and its samples below it if asked for; as JSON, one object per line with every number
+    of the record."""
     for record in RunFolder.open(reference, folder).records():
         if as_json:
             print_raw(to_json(_public(record), inf_nan_mode="strings").decode())
         else:
             print_raw(_line(record))
+            for text in record.samples if samples else ():
+                print_raw(indent(text, "    ") + "\n\n")
 
 
 def _public(record: Record) -> dict[str, object]:
@@ -91,6 +95,7 @@ def _public(record: Record) -> dict[str, object]:
         "primary",
         "metrics",
         "measurements",
+        "samples",
     )
     return record.model_dump(include=set(kept))
 

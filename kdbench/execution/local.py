@@ -77,11 +77,24 @@ class _Executor:
 
     def run_cohort(self, cohort: Cohort) -> list[Record]:
         """The cohort's teachers first (trained or taken from their folder), then its trials in lockstep."""
-        try:
-            teachers = {trial.fingerprint: self._teacher(trial) for trial in cohort.teachers}
-        except TeacherFailed as failure:
-            return [self._store(_without_teacher(trial, failure), {}) for trial in cohort.trials]
-        return [self._store(trained, teachers) for trained in self._train(cohort, teachers)]
+        teachers: dict[str, _Teacher] = {}
+        failures: dict[str, TeacherFailed] = {}
+        for teacher in cohort.teachers:
+            try:
+                teachers[teacher.fingerprint] = self._teacher(teacher)
+            except TeacherFailed as failure:
+                failures[teacher.fingerprint] = failure
+        lacking = {
+            trial: failures[teacher.fingerprint]
+            for trial in cohort.trials
+            for teacher in Cohort((trial,)).teachers
+            if teacher.fingerprint in failures
+        }
+        records = [self._store(_without_teacher(trial, failure), {}) for trial, failure in lacking.items()]
+        able = tuple(trial for trial in cohort.trials if trial not in lacking)
+        if able:
+            records += [self._store(trained, teachers) for trained in self._train(Cohort(able), teachers)]
+        return records
 
     def _train(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}

@@ -74,7 +74,7 @@ def estimate(plan: Plan, students: Collection[Trial], teachers: Collection[Trial
     """The cost of training `students` and `teachers` of `plan`: every network timed once on `device`.
 
     A training step is charged three forward passes of FLOPs (forward, and backward at twice that). Losses, auxiliary
-    modules, measuring and storing are left out.
+    modules, decoding, measuring and storing are left out.
     """
     costs = _Costs(plan, device)
     passes = [
@@ -82,7 +82,7 @@ def estimate(plan: Plan, students: Collection[Trial], teachers: Collection[Trial
         for cohort in plan.cohorts
         if any(trial in students for trial in cohort.trials)
         for teacher in {
-            t.fingerprint: t for trial in cohort.trials if trial in students for t in trial.teachers
+            t.fingerprint: t for trial in cohort.trials if trial in students for t in trial.watched
         }.values()
     ]
     return Estimate(

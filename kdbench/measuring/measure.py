@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
+from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import values
 from kdbench.measuring.calibration import calibration
 from kdbench.measuring.cost import count_flops, deployed_cost
@@ -25,7 +27,8 @@ from kdbench.measuring.record import Record
 from kdbench.plan import LoadedTask, Plan, Skipped, Trial
 from kdbench.training.cohort import Trained
 from kdbench.training.learner import Learner
-from kdbench.training.prediction import Predictions, predict, prepared
+from kdbench.training.prediction import Predictions, predict, prepared, relabelled
+from kdbench.training.randomness import seeded
 from kdbench.training.teachers import TeacherPanel
 
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)  # losses may change with progress (FitNets' hint stage): charge the mean
@@ -45,7 +48,7 @@ class Measurer:
     def __init__(self, plan: Plan, device: torch.device, environment: Mapping[str, Any]) -> None:
         self.plan, self.device, self.environment = plan, device, environment
         self._deployed: dict[tuple[str, str], tuple[dict[str, float], dict[str, float]]] = {}
-        self._step_flops: dict[str, tuple[float, float]] = {}
+        self._step_flops: dict[str, _StepFlops] = {}
 
     def skipped(self, skipped: Skipped) -> Record:
         """The record of a trial that cannot run here."""
@@ -56,17 +59,34 @@ class Measurer:
     ) -> Measured:
         """Scores the student on the test split and against its teachers.
 
-        `networks`, `teachers`: the teachers and their predictions for the test split, by fingerprint.
+        `networks`, `teachers`: the teachers and their predictions for the test split, by fingerprint. Where a task
+        cannot decode or score what this student answers, that is the failure of this trial alone.
         """
         if trained.student is None:
             return Measured(self._spent(trained, status=trained.status, reason=trained.reason, error=trained.error))
+        try:
+            return self._measure(trained, trained.student, networks, teachers)
+        except KdbenchError:
+            raise  # for the user to mend (a library that is missing): the checkpoint is kept
+        except Exception as error:
+            reason = f"it cannot be measured: {type(error).__name__}: {error}"
+            trace = "".join(traceback.format_exception(error))
+            return Measured(self._spent(trained, status="failed", reason=reason, error=trace))
+
+    def _measure(
+        self,
+        trained: Trained,
+        student: nn.Module,
+        networks: Mapping[str, nn.Module],
+        teachers: Mapping[str, Predictions],
+    ) -> Measured:
         trial, loaded = trained.trial, self.plan.tasks[trained.trial.task]
-        predictions = predict(trained.student, loaded.data.test, loaded, self.device)
+        predictions = predict(student, loaded.data.test, loaded, self.device)
         if not predictions.finite:
             return Measured(
                 self._spent(trained, status="diverged", reason="its predictions on the test split are not finite")
             )
-        costs, speeds = self._deployed_cost(trial, trained.student)
+        costs, speeds = self._deployed_cost(trial, student)
         metrics = {
             **_quality(loaded, predictions),
             **_validation(loaded, trained),
@@ -74,7 +94,8 @@ class Measurer:
             **costs,
             **self._training_flops(trained, networks),
         }
-        samples = loaded.task.samples(trained.student, loaded.data, self.device)
+        with torch.no_grad(), seeded(0, "samples"):
+            samples = loaded.task.samples(student, loaded.data, self.device)
         return Measured(self._spent(trained, speeds, status="done", metrics=metrics, samples=samples), predictions)
 
     def _spent(self, trained: Trained, speeds: Mapping[str, float] | None = None, **fields: Any) -> Record:
@@ -107,6 +128,7 @@ class Measurer:
             seed=trial.seed,
             primary=metric.name,
             higher_is_better=metric.higher_is_better,
+            unit=metric.unit,
             provenance={
                 **times,
                 "environment": dict(self.environment),
@@ -130,9 +152,10 @@ class Measurer:
         combined = _mean_answer([each.logits for each in followed])
         primary = loaded.metrics[0]
         scored = {f"teacher_{primary.name}": primary.score(teachers[trial.reference.fingerprint].answers)}
-        if len(followed) == 1 or "logits" in own.answers:  # several searches have no mean
-            answers = followed[0].answers if len(followed) == 1 else {**own.answers, "logits": combined}
-            scored[f"own_teacher_{primary.name}"] = primary.score(answers)
+        if len(followed) == 1:
+            scored[f"own_teacher_{primary.name}"] = primary.score(followed[0].answers)
+        elif set(primary.reads) <= {"logits", "targets"}:  # several searches, or sums over positions, have no mean
+            scored[f"own_teacher_{primary.name}"] = primary.score({**own.answers, "logits": combined})
         return {**fidelity(own.logits, combined), **scored}
 
     def _deployed_cost(self, trial: Trial, student: nn.Module) -> tuple[dict[str, float], dict[str, float]]:
@@ -152,8 +175,24 @@ class Measurer:
         if key not in self._step_flops:
             probe = _StepProbe(trial, self.plan.tasks[trial.task], self.plan.architectures, networks, self.device)
             self._step_flops[key] = probe.count()
-        student, teacher = (trained.examples * flops for flops in self._step_flops[key])
-        return {"training_flops": student + teacher, "teacher_flops": teacher}
+        spent = self._step_flops[key]
+        teacher = trained.examples * spent.teachers + len(self.plan.tasks[trial.task].data.train) * spent.relabelling
+        return {"training_flops": trained.examples * spent.student + teacher, "teacher_flops": teacher}
+
+
+@dataclass(frozen=True)
+class _StepFlops:
+    """FLOPs per example.
+
+    Attributes:
+        student: of students and auxiliary modules, forward and backward, the mean over the course of training.
+        teachers: of the teachers' forward passes.
+        relabelling: of decoding its target, which is done once.
+    """
+
+    student: float
+    teachers: float
+    relabelling: float
 
 
 class _StepProbe:
@@ -167,15 +206,15 @@ class _StepProbe:
         networks: Mapping[str, nn.Module],
         device: torch.device,
     ) -> None:
+        self.trial, self.loaded, self.device = trial, loaded, device
         self.panel = TeacherPanel([trial], networks, architectures, loaded.task)
         self.learner = Learner(trial, loaded, architectures[trial.student], device)
-        order = [torch.arange(min(trial.recipe.batch_size, len(loaded.data.train)))]
-        self.batch = next(prepared(loaded.data.train, order, loaded.data, device))
+        self.examples = torch.arange(min(trial.recipe.batch_size, len(loaded.data.train)))
+        self.batch = next(prepared(loaded.data.train, [self.examples], loaded.data, device))
         self.learner.begin(self.batch, self.panel(self.batch), self.panel.weights(trial))
 
-    def count(self) -> tuple[float, float]:
-        """Per example: of the students and auxiliary modules (forward and backward, mean over the course of
-        training), and of the teachers' forward passes."""
+    def count(self) -> _StepFlops:
+        """What one example costs."""
         teaching = count_flops(lambda: self.panel(self.batch))
         answers = self.panel(self.batch)
         steps = 1000
@@ -183,8 +222,14 @@ class _StepProbe:
             count_flops(lambda at=at: self.learner.advance(self.batch, answers, int(at * steps), steps))  # type: ignore[misc]
             for at in _QUARTERS
         ]
+        relabelling = count_flops(self._relabel) if self.trial.method.needs.targets == "teacher" else 0
         self.panel.close()
-        return math.fsum(learning) / len(learning) / len(self.batch), teaching / len(self.batch)
+        size = len(self.examples)
+        return _StepFlops(math.fsum(learning) / len(learning) / size, teaching / size, relabelling / size)
+
+    def _relabel(self) -> None:
+        split, teacher = self.loaded.data.train.subset(self.examples), self.panel.network(self.trial.teachers[0])
+        relabelled(self.trial, split, self.loaded, teacher, self.device)
 
 
 def _utc(seconds: float) -> str:

@@ -21,18 +21,20 @@ class Record(BaseModel):
         method, params: the plugin's name and its resolved hyper-parameters; family and paper as it declares them.
         control: True for members of family `control`.
         reason, error: why it was skipped, failed or diverged (one line), and the traceback.
-        primary, higher_is_better: the task's primary metric.
+        primary, higher_is_better, unit: the task's primary metric; unit as in `Metric`.
         metrics: numbers that must reproduce bit for bit. Test scores by the task's names ("accuracy",
             "top5_accuracy", "macro_f1"); of rows with labels "nll", "ece", "brier"; "validation_<metric>" of the first
             metric that takes no decoding; to the teacher "agreement" and "teacher_kl" (nats); the teacher's own score
             "teacher_<primary>"; "own_teacher_<primary>" of the teachers it learnt from, combined (where searches have
             a mean); of the deployed student "parameters", "macs", "flops", "file_bytes", and "macs_disagreement" of
-            the two counters; "training_flops" (teacher's passes included) and "teacher_flops" (their part of it).
+            the two counters; "training_flops" (what teachers answer and decode included) and "teacher_flops" (their
+            part of it).
         measurements: the machine's numbers: "latency_ms_p50", "latency_ms_p95" (batch 1), "throughput_per_s" at
             "throughput_batch", "peak_memory_bytes", "threads"; "training_seconds" (what it would have cost alone),
             "teacher_seconds" (the teacher's part of it), "shared_seconds" (what it really cost in its cohort).
         samples: what the student answers to a few test examples, as people read it (texts, translations).
-        curves: per epoch: "loss", "loss/<term>", "validation_<metric>", "learning_rate".
+        curves: per epoch: "loss", "loss/<term>" of the method, "loss/output/<term>" of the task,
+            "validation_<metric>", "learning_rate".
         provenance: versions, machine, plugin distributions, data digest, teacher fingerprints, times (UTC, ISO 8601).
     """
 
@@ -53,6 +55,7 @@ class Record(BaseModel):
     seed: int
     primary: str
     higher_is_better: bool = True
+    unit: str | None = None
     reason: str | None = None
     error: str | None = None
     metrics: dict[str, float] = {}

@@ -38,9 +38,9 @@ def _method_run(board: Board, row: Row) -> MethodRun:
 
 
 def _metrics(board: Board, row: Row, name: str) -> dict[str, float]:
-    """What is known, rounded for reading: percent and percentage points where the primary metric is a fraction."""
-    score_unit, gain_unit = ("_pct", "_pp") if board.fraction else ("", "")
-    factor, digits = board.scale.factor, 2 if board.fraction else 4
+    """What is known, rounded for reading: percent and percentage points where the primary metric is a share."""
+    score_unit, gain_unit = ("_pct", "_pp") if board.scale.share else ("", "")
+    factor, digits = board.scale.factor, 2 if board.scale.share else 4
     low, high = (row.difference.low, row.difference.high) if row.difference else (None, None)
     columns: dict[str, tuple[float | None, float, int]] = {
         "rank": (row.rank, 1, 0),

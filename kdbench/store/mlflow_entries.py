@@ -184,6 +184,7 @@ def _trial_entry(
         tags=tags,
         params=_params(params, record.params),
         points=tuple(_points(record, start, end)),
+        artifacts={"samples.txt": "\n\n".join(record.samples).encode()} if record.samples else {},
     )
 
 

@@ -55,7 +55,7 @@ class Manifest(BaseModel):
     suite_source: str
     title: str = ""
     question: str = ""
-    equivalence_margin: float
+    equivalence_margin: float | dict[str, float] | None = None
     departures: tuple[str, ...] = ()
     created: str
     updated: str

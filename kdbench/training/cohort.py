@@ -21,6 +21,7 @@ from kdbench.task import Batch
 from kdbench.training.checkpoints import load_checkpoint, save_checkpoint
 from kdbench.training.learner import Diverged, Learner, TeacherTaps
 from kdbench.training.observer import Observer
+from kdbench.training.prediction import relabelled
 from kdbench.training.randomness import generator
 from kdbench.training.teachers import TeacherPanel
 
@@ -112,8 +113,8 @@ class _Loop:
         started = time.perf_counter()
         data = self.loaded.data
         teacher = self.panel.network(self.cohort.head.teachers[0])
-        targets = self.loaded.task.relabelled(data.train, data, teacher, self.device)
-        self.loaded = replace(self.loaded, data=replace(data, train=targets))
+        train = relabelled(self.cohort.head, data.train, self.loaded, teacher, self.device)
+        self.loaded = replace(self.loaded, data=replace(data, train=train))
         self.relabelling_seconds = time.perf_counter() - started
 
     def _admit(self, trial: Trial, example: Batch, answers: TeacherTaps) -> None:
@@ -187,9 +188,9 @@ class _Loop:
         alone, and divided among them as what it really cost."""
         passes = self.panel.seconds
         data = seconds - sum(passes.values())
-        users = Counter(teacher.fingerprint for learner in active for teacher in learner.trial.teachers)
+        users = Counter(teacher.fingerprint for learner in active for teacher in learner.trial.watched)
         for learner in active:
-            own = [teacher.fingerprint for teacher in learner.trial.teachers]
+            own = [teacher.fingerprint for teacher in learner.trial.watched]
             learner.teacher_seconds += sum(passes[teacher] for teacher in own)
             learner.seconds += data + sum(passes[teacher] for teacher in own)
             learner.shared_seconds += data / len(active) + sum(passes[teacher] / users[teacher] for teacher in own)

@@ -52,9 +52,10 @@ class Learner:
         """Gives the students their initial weights, builds the auxiliary modules to the shapes of an example batch, and
         the optimiser over everything. `weights`: the teachers' state dicts."""
         method = self.trial.method
-        for network in self.networks:
+        for index, network in enumerate(self.networks):
             fresh = network.state_dict()
-            given = method.initial_weights(fresh, weights)
+            with torch.no_grad(), seeded(self.trial.seed, self.trial.stream, "initial weights", index):
+                given = method.initial_weights(fresh, weights)
             if given:
                 network.load_state_dict({**fresh, **given})
             network.eval()
@@ -75,12 +76,14 @@ class Learner:
         return [*self.networks, *([self.auxiliary] if self.auxiliary is not None else [])]
 
     def _step(self, batch: Batch, answered: Sequence[Tapped], teachers: TeacherTaps, progress: float) -> Step:
-        needs, task = self.trial.method.needs, self.loaded.task
+        wanted, task = self.trial.method.needs.teacher, self.loaded.task
         answers = [teachers[teacher.fingerprint] for teacher in self.trial.teachers]
         return Step(
             students=[each.taps for each in answered],
             # exactly the taps it asked for: what other trials of the cohort look at must not reach it
-            teachers=[{name: taps[name] for name in expand(("logits", *needs.teacher), taps)} for taps in answers],
+            teachers=[
+                {name: taps[name] for name in expand(("logits", *wanted), taps)} if wanted else {} for taps in answers
+            ],
             task_loss=lambda logits: task.loss(logits, batch),
             indices=batch.indices,
             progress=progress,
@@ -113,9 +116,9 @@ class Learner:
         self.shared_seconds += spent
 
     def _output_losses(self, batch: Batch, answered: Sequence[Tapped]) -> dict[str, Tensor]:
-        """What the task asks of outputs that are no logits, summed over the students."""
+        """What the task asks of outputs that are no logits, summed over the students; named apart from the method's."""
         each = [self.loaded.task.output_losses(output, batch) for output, _ in answered]
-        return {name: torch.stack([losses[name] for losses in each]).sum() for name in each[0]}
+        return {f"output/{name}": torch.stack([losses[name] for losses in each]).sum() for name in each[0]}
 
     def _log(self, losses: Mapping[str, Tensor], size: int) -> None:
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double

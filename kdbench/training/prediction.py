@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdbench.plan import LoadedTask
-from kdbench.task import Answers, Batch, Data, Split
-from kdbench.training.randomness import generator
+from kdbench.errors import BrokenPlugin
+from kdbench.plan import LoadedTask, Trial
+from kdbench.task import Answers, Batch, Data, DataSpec, Split
+from kdbench.training.randomness import generator, seeded
 
 EVALUATION_BATCH = 256
-POSITIONS_BATCH = 32  # where an example has an answer at each of its positions
+POSITIONS_BATCH = 32  # where an example has an answer at each of its positions,
+OUTPUT_NUMBERS = 1 << 25  # and fewer where a batch would answer more numbers than these: 128 MB
 KEPT_NUMBERS = 1 << 23  # logits kept of a split: 32 MB
 
 
@@ -42,11 +44,12 @@ class Predictions:
         return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, as it is stored: the answers, and `row_logits` and `row_labels` where these are others."""
+        """All of it by name, as it is stored: the answers, `row_labels` where there are labels, and `row_logits` where
+        they are not the answer "logits"."""
         found = dict(self.answers)
-        if "logits" not in found:
+        if not _same(found.get("logits"), self.logits):
             found["row_logits"] = self.logits
-        if self.labels is not None and not self.labels.equal(found.get("targets", self.logits)):
+        if self.labels is not None:
             found["row_labels"] = self.labels
         return found
 
@@ -54,9 +57,13 @@ class Predictions:
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Predictions:
         """What `tensors` gave."""
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        labels = found.pop("row_labels", found.get("targets"))
+        labels = found.pop("row_labels", None)
         logits = found.pop("row_logits") if "row_logits" in found else found["logits"]
         return cls(found, logits, labels)
+
+
+def _same(first: Tensor | None, second: Tensor) -> bool:
+    return first is not None and first.dtype == second.dtype and first.equal(second)
 
 
 @torch.no_grad()
@@ -65,7 +72,9 @@ def predict(network: nn.Module, split: Split, loaded: LoadedTask, device: torch.
     task, found, rows, labels = loaded.task, [], [], []
     share = KEPT_NUMBERS / (len(split) * prod(loaded.data.spec.positions) * loaded.data.spec.classes)
     for number, (batch, output) in enumerate(_outputs(network, split, loaded.data, device)):
-        found.append(_on_cpu({**task.answers(output, batch), **task.decode(network, batch)}))
+        with seeded(0, "decoding", number):
+            decoded = task.decode(network, batch)
+        found.append(_on_cpu({**task.answers(output, batch), **decoded}))
         logits, own = task.logits(output, batch), task.labels(batch)
         kept = slice(None) if share >= 1 or output.ndim == 2 else _sample(len(logits), share, number)
         rows.append(logits[kept].cpu())
@@ -81,6 +90,21 @@ def answers(network: nn.Module, split: Split, loaded: LoadedTask, device: torch.
     return _joined([_on_cpu(loaded.task.answers(output, batch)) for batch, output in outputs])
 
 
+@torch.no_grad()
+def relabelled(trial: Trial, split: Split, loaded: LoadedTask, teacher: nn.Module, device: torch.device) -> Split:
+    """`split` with the targets that the teacher of `trial` decodes for it: the same at each call.
+
+    Raises:
+        NotApplicable: the task has no decoded answers.
+        BrokenPlugin: the task returned other examples.
+    """
+    with seeded(trial.seed, trial.stream, "relabelling"):
+        found = loaded.task.relabelled(split, loaded.data, teacher, device)
+    if len(found) != len(split):
+        raise BrokenPlugin(f"{loaded.name} relabelled {len(split)} examples as {len(found)}")
+    return found
+
+
 def prepared(split: Split, order: Sequence[Tensor], data: Data, device: torch.device) -> Iterator[Batch]:
     """The batches of `order` as networks take them, on `device`."""
     for batch in split.batches(order):
@@ -90,7 +114,7 @@ def prepared(split: Split, order: Sequence[Tensor], data: Data, device: torch.de
 
 def _outputs(network: nn.Module, split: Split, data: Data, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
     """Batches and what the network answers to them in eval mode, float32; it is left in the mode it was in."""
-    size = POSITIONS_BATCH if data.spec.positions else EVALUATION_BATCH
+    size = _batch_size(data.spec)
     was_training = network.training
     network.eval()
     try:
@@ -98,6 +122,12 @@ def _outputs(network: nn.Module, split: Split, data: Data, device: torch.device)
             yield batch, network(batch.inputs).float()
     finally:
         network.train(was_training)
+
+
+def _batch_size(spec: DataSpec) -> int:
+    """Of the data's shapes alone, so that a network answers the same bits each time."""
+    numbers = prod(spec.positions) * (spec.classes + spec.extras)
+    return max(1, min(POSITIONS_BATCH if spec.positions else EVALUATION_BATCH, OUTPUT_NUMBERS // numbers))
 
 
 def _sample(rows: int, share: float, batch: int) -> Tensor:

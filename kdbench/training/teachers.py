@@ -18,7 +18,8 @@ class TeacherPanel:
     """Answers a batch with every teacher's taps, by the teacher's fingerprint.
 
     Each teacher runs once, with the union of the taps that the trials ask of it, in eval mode and under
-    `no_grad` (not `inference_mode`: the answers enter the students' losses).
+    `no_grad` (not `inference_mode`: the answers enter the students' losses). One that is asked for none, because it
+    only lends weights or decodes targets, does not run: its answers are empty.
     """
 
     def __init__(
@@ -34,17 +35,19 @@ class TeacherPanel:
             for teacher in trial.teachers:
                 wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
                 students[teacher.fingerprint] = teacher.student
+        self._networks = {each: networks[each].eval().requires_grad_(False) for each in wanted}
         self._tapped: dict[str, TappedNetwork] = {}
         for fingerprint, taps in wanted.items():
-            network = networks[fingerprint].eval().requires_grad_(False)
-            offered = architectures[students[fingerprint]].taps(network)
-            self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps), task)
+            if taps:
+                network = self._networks[fingerprint]
+                offered = architectures[students[fingerprint]].taps(network)
+                self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps), task)
         self.seconds: dict[str, float] = dict.fromkeys(wanted, 0.0)
         self.passes = 0
 
     def __call__(self, batch: Batch, precision: str = "fp32") -> dict[str, dict[str, Tensor]]:
         """The taps of every teacher for a prepared batch; books the seconds of each pass."""
-        answers = {}
+        answers: dict[str, dict[str, Tensor]] = {fingerprint: {} for fingerprint in self._networks}
         for fingerprint, tapped in self._tapped.items():
             started = time.perf_counter()
             with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -59,7 +62,7 @@ class TeacherPanel:
 
     def network(self, teacher: Trial) -> nn.Module:
         """A teacher's trained network, in eval mode."""
-        return self._tapped[teacher.fingerprint].network
+        return self._networks[teacher.fingerprint]
 
     def close(self) -> None:
         """Leaves the teachers' networks as they were before they were tapped."""

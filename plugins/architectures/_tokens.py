@@ -17,3 +17,17 @@ def token_shape(spec: DataSpec) -> tuple[int, int]:
             hint="choose an architecture made for this task",
         )
     return spec.input_shape[0], spec.vocabulary
+
+
+def text_shape(spec: DataSpec) -> tuple[int, int]:
+    """`token_shape`, for networks that answer once for each text.
+
+    Raises:
+        BadInput: the inputs are not token ids, or want an answer at each of their positions.
+    """
+    if spec.positions:
+        raise BadInput(
+            f"this architecture answers once for each text, not at positions {list(spec.positions)}",
+            hint="choose an architecture made for this task",
+        )
+    return token_shape(spec)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdbench import Architecture, BadInput, Count, DataSpec, Fraction, MissingData, MissingExtra, Tap
+from kdbench import Architecture, Count, DataSpec, Fraction, Tap
 
-from ._tokens import token_shape
-
-# Written out, not fused: on a GPU, the gradients of the fused kernels are not the same bits at each repetition.
-_ATTENTION = "eager"
+from ._tokens import text_shape
+from ._transformers import (
+    ATTENTION,
+    PROJECTIONS,
+    library,
+    load_pretrained,
+    make_places,
+    place_taps,
+    pretrained_digest,
+    quiet,
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,19 @@ class Bert(Architecture):
             MissingData: the pretrained model is neither here nor within reach.
             BadInput: the inputs are no token ids, or the pretrained model is no BERT or has another vocabulary.
         """
-        length, vocabulary = token_shape(spec)
-        transformers = _library()
+        length, vocabulary = text_shape(spec)
+        transformers = library("the architecture 'bert'")
         if self.pretrained is not None:
-            return SentenceClassifier(self._load(transformers, spec, self.pretrained))
+            model = load_pretrained(
+                transformers,
+                "BertForSequenceClassification",
+                "bert",
+                self.pretrained,
+                spec,
+                num_labels=spec.classes,
+                ignore_mismatched_sizes=True,  # a classifier of another number of classes, which is made anew
+            )
+            return SentenceClassifier(model)
         config = transformers.BertConfig(
             vocab_size=vocabulary,
             hidden_size=self.width,
@@ -62,47 +75,30 @@ class Bert(Architecture):
             attention_probs_dropout_prob=self.dropout,
             max_position_embeddings=length,
             num_labels=spec.classes,
-            attn_implementation=_ATTENTION,
+            attn_implementation=ATTENTION,
         )
-        with _quiet(transformers):
+        with quiet(transformers):
             return SentenceClassifier(transformers.BertForSequenceClassification(config))
 
-    def _load(self, transformers: Any, spec: DataSpec, name: str) -> nn.Module:
-        folder = Path(name).expanduser()
-        source = str(folder) if folder.is_dir() else name
-        offline = {"local_files_only": folder.is_dir()}
-        with _quiet(transformers):
-            try:
-                config = transformers.AutoConfig.from_pretrained(source, **offline)
-                _check(config, spec, name)
-                return transformers.BertForSequenceClassification.from_pretrained(
-                    source,
-                    **offline,
-                    num_labels=spec.classes,
-                    attn_implementation=_ATTENTION,
-                    ignore_mismatched_sizes=True,  # a classifier of another number of classes, which is made anew
-                ).train()
-            except (OSError, ValueError, SafetensorError) as error:
-                if folder.is_dir():
-                    raise BadInput(f"cannot read the pretrained model {folder}: {error}") from error
-                raise MissingData(
-                    f"there is no pretrained model '{name}' on this machine, and the hub did not give it: {error}",
-                    hint="name a folder that save_pretrained wrote, or a model on the Hugging Face hub",
-                ) from error
+    def digest(self) -> str:
+        """The content of the pretrained weights; "" where there are none."""
+        return pretrained_digest(self.pretrained, "the architecture 'bert'")
 
     def taps(self, network: nn.Module) -> Mapping[str, Tap]:
         """stage1..N: what each layer answers at each token; embedding: the pooled first token, before dropout.
 
         query1..N, key1..N, value1..N: the layers' projections, [batch, width, length] with the heads side by side, from
-        which methods make attention maps and relations (MiniLM). Padding has features too: nobody attends to them.
+        which methods make relations (MiniLM). attention1..N: who attends to whom, [batch, heads, length, length], rows
+        that sum to 1, before dropout. Padding has features and rows too, but nobody attends to it.
         """
         assert isinstance(network, SentenceClassifier)
         taps = {"embedding": Tap("model.bert.pooler")}
         for number in range(len(network.model.bert.encoder.layer)):
             layer = f"model.bert.encoder.layer.{number}"
             taps[f"stage{number + 1}"] = Tap(layer, layout="channels_last")
-            for projection in ("query", "key", "value"):
+            for projection in PROJECTIONS:
                 taps[f"{projection}{number + 1}"] = Tap(f"{layer}.attention.self.{projection}", layout="channels_last")
+            taps |= place_taps(f"{layer}.attention.self", number + 1)
         return taps
 
 
@@ -112,42 +108,7 @@ class SentenceClassifier(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        make_places(layer.attention.self for layer in model.bert.encoder.layer)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.model(tokens, attention_mask=tokens != 0).logits
-
-
-def _check(config: Any, spec: DataSpec, name: str) -> None:
-    length, vocabulary = token_shape(spec)
-    if config.model_type != "bert":
-        raise BadInput(f"'{name}' is no BERT model, but {config.model_type}")
-    if config.vocab_size != vocabulary:
-        raise BadInput(
-            f"'{name}' knows {config.vocab_size} tokens, but the task has {vocabulary}",
-            hint=f"give the task the model's own tokenizer: NAME[tokenizer={name}]",
-        )
-    if config.max_position_embeddings < length:
-        raise BadInput(f"'{name}' takes {config.max_position_embeddings} tokens at most, not {length}")
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Neither log lines (of weights that are made anew) nor progress bars."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-def _library() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra("the architecture 'bert'", "nlp") from error
-    return transformers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import nn
 from kdbench import Architecture, Count, DataSpec, Positive, Tap
 
 from ._images import image_shape
+from ._plain import plain_network, plain_taps
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,8 @@ class PlainCNN(Architecture):
 
     def build(self, spec: DataSpec) -> nn.Module:
         channels, height, width = image_shape(spec)
-        side = min(height, width)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for stage in range(self.stages):
-            outputs = max(1, round(8 * self.width * 2**stage))
-            pooled = stage > 0 and side >= 4
-            layers[f"stage{stage + 1}"] = _stage(channels, outputs, pooled)
-            channels, side = outputs, side // 2 if pooled else side
-        layers |= {
-            "pool": nn.AdaptiveAvgPool2d(1),
-            "flatten": nn.Flatten(),
-            "classifier": nn.Linear(channels, spec.classes),
-        }
-        return nn.Sequential(layers)
+        widths = [max(1, round(8 * self.width * 2**stage)) for stage in range(self.stages)]
+        return plain_network(2, channels, min(height, width), widths, spec.classes)
 
     def taps(self, network: nn.Module) -> Mapping[str, Tap]:
-        """Stages after their ReLU; the embedding is the globally pooled last stage."""
-        stages = {f"stage{i}": Tap(f"stage{i}") for i in range(1, self.stages + 1)}
-        return {**stages, "embedding": Tap("classifier", at="input")}
-
-
-def _stage(inputs: int, outputs: int, pooled: bool) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    block = (convolution, nn.BatchNorm2d(outputs), nn.ReLU())
-    return nn.Sequential(nn.MaxPool2d(2), *block) if pooled else nn.Sequential(*block)
+        return plain_taps(self.stages)

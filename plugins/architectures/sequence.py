@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from kdbench import Architecture, BadInput, Count, DataSpec, Positive, Tap
+
+from ._plain import plain_network, plain_taps
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,11 @@ class SequenceCNN(Architecture):
 
     def build(self, spec: DataSpec) -> nn.Module:
         channels, positions = sequence_shape(spec)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for stage in range(self.stages):
-            outputs = max(1, round(16 * self.width * 2**stage))
-            pooled = stage > 0 and positions >= 4
-            layers[f"stage{stage + 1}"] = _stage(channels, outputs, pooled)
-            channels, positions = outputs, positions // 2 if pooled else positions
-        layers |= {
-            "pool": nn.AdaptiveAvgPool1d(1),
-            "flatten": nn.Flatten(),
-            "classifier": nn.Linear(channels, spec.classes),
-        }
-        return nn.Sequential(layers)
+        widths = [max(1, round(16 * self.width * 2**stage)) for stage in range(self.stages)]
+        return plain_network(1, channels, positions, widths, spec.classes)
 
     def taps(self, network: nn.Module) -> Mapping[str, Tap]:
-        """Stages after their ReLU; the embedding is the mean of the last over positions."""
-        stages = {f"stage{i}": Tap(f"stage{i}") for i in range(1, self.stages + 1)}
-        return {**stages, "embedding": Tap("classifier", at="input")}
+        return plain_taps(self.stages)
 
 
 @dataclass(frozen=True)
@@ -109,10 +98,3 @@ def sequence_shape(spec: DataSpec) -> tuple[int, int]:
         )
     channels, positions = spec.input_shape
     return channels, positions
-
-
-def _stage(inputs: int, outputs: int, pooled: bool) -> nn.Sequential:
-    convolution = nn.Conv1d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    block = (convolution, nn.BatchNorm1d(outputs), nn.ReLU())
-    return nn.Sequential(nn.MaxPool1d(2), *block) if pooled else nn.Sequential(*block)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from kdbench import Architecture, Count, DataSpec, Fraction, Tap
 
-from ._tokens import token_shape
+from ._tokens import text_shape
 
 WINDOWS = (3, 4, 5)
 
@@ -34,7 +34,7 @@ class TextCNN(Architecture):
     dropout: Fraction = 0.5
 
     def build(self, spec: DataSpec) -> nn.Module:
-        _, vocabulary = token_shape(spec)
+        _, vocabulary = text_shape(spec)
         return SentenceCNN(vocabulary, self.word_width, self.width, spec.classes, self.dropout)
 
     def taps(self, network: nn.Module) -> Mapping[str, Tap]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from kdbench import Count, Family, Needs, Positive, Weight
 
-from .kd import KD
+from .kd import KD, MaskedClass
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class BornAgain(KD):
     temperature: Positive = 1.0
     hard_weight: Weight = 1.0
     soft_weight: Weight = 1.0
+    masked_class: MaskedClass = None
 
     @property
     def needs(self) -> Needs:

@@ -9,7 +9,7 @@ import torch
 
 from kdbench import ALL, Family, Needs, Positive, Step, Weight, full_precision
 
-from .kd import KD
+from .kd import KD, MaskedClass
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ class Ensemble(KD):
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1
     soft_weight: Weight = 0.9
+    masked_class: MaskedClass = None
 
     @property
     def needs(self) -> Needs:

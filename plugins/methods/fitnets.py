@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from kdbench import Family, Fraction, Needs, Positive, Step, Weight, common_positions, full_precision
 
-from .kd import KD
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .kd import KD, MaskedClass
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class FitNets(KD):
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1
     soft_weight: Weight = 0.9
+    masked_class: MaskedClass = None
 
     @property
     def needs(self) -> Needs:

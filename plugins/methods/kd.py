@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge
 
 from kdbench import Family, Method, Needs, Positive, Step, Weight, soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MaskedClass = Annotated[int, Ge(0)] | None
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,10 @@ class KD(Method):
     Hinton et al. 2015, section 2: hard_weight * CE + soft_weight * T^2 KL(teacher || student), both means over rows.
     The defaults (T = 4, 0.1 and 0.9) are the common ones on small images. What libraries call alpha weighs the soft
     loss in some and the hard loss in others: here each has its own weight. T^2 is applied always, at T = 1 too.
+
+    `masked_class` leaves rows whose top teacher class it is out of the soft loss, which is then the mean of the others.
+    Where rows are frames of a CTC network, whose class 0 is the blank, masked_class=0 is blank elimination, and without
+    it KD is plain frame-wise distillation, blanks and all (both in Hilmes et al. 2025, arXiv:2506.01503).
     """
 
     family: ClassVar[Family] = "response"
@@ -26,17 +34,18 @@ class KD(Method):
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1
     soft_weight: Weight = 0.9
+    masked_class: MaskedClass = None
 
     @property
     def needs(self) -> Needs:
         return Needs()
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        logits = step.student["logits"]
-        return {
-            "task": self.hard_weight * step.task_loss(logits),
-            "soft": self.soft_weight * soft_loss(logits, self.teacher_logits(step), self.temperature),
-        }
+        student, teacher = step.student["logits"], self.teacher_logits(step)
+        kept = slice(None) if self.masked_class is None else teacher.argmax(dim=1) != self.masked_class
+        followed = student[kept]
+        soft = soft_loss(followed, teacher[kept], self.temperature) if len(followed) else 0 * student.sum()
+        return {"task": self.hard_weight * step.task_loss(student), "soft": self.soft_weight * soft}
 
     def teacher_logits(self, step: Step) -> Tensor:
         """The logits [N, classes] that the student is to follow."""

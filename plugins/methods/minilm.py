@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdbench import BadInput, Count, Family, Method, Needs, Step, Weight, full_precision, soft_loss
+from kdbench import Count, Family, Method, Needs, NotApplicable, Step, Weight, full_precision, soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,13 @@ class MiniLM(Method):
         student, teacher = ([f"{kind}{n}" for kind in KINDS] for n in (self.student_layer, self.teacher_layer))
         return Needs(student=("logits", *student), teacher=tuple(teacher))
 
+    def build_auxiliary(self, example: Step) -> None:
+        student, teacher = example.student[f"key{self.student_layer}"], example.teacher[f"key{self.teacher_layer}"]
+        if odd := [width for width in (student.shape[1], teacher.shape[1]) if width % self.relation_heads]:
+            raise NotApplicable(f"{odd[0]} channels cannot be cut into {self.relation_heads} relation heads")
+        if student.shape[2:] != teacher.shape[2:]:
+            raise NotApplicable("the layers of teacher and student have other positions")
+
     def losses(self, step: Step) -> dict[str, Tensor]:
         losses = {"task": step.task_loss(step.student["logits"])}
         for kind in KINDS:
@@ -48,7 +55,5 @@ class MiniLM(Method):
 
     def relations(self, vectors: Tensor) -> Tensor:
         """Relation logits [batch * heads * positions, positions] of vectors [batch, channels, *positions]."""
-        if vectors.shape[1] % self.relation_heads:
-            raise BadInput(f"{vectors.shape[1]} channels cannot be cut into {self.relation_heads} relation heads")
         heads = full_precision(vectors).flatten(2).unflatten(1, (self.relation_heads, -1))
         return (heads.transpose(2, 3) @ heads / math.sqrt(heads.shape[2])).flatten(0, 2)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
 from kdbench import Family, Needs, Positive, Step, Weight, full_precision, stage_taps
 
-from .kd import KD
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .kd import KD, MaskedClass
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class PatientKD(KD):
     temperature: Positive = 10.0
     hard_weight: Weight = 0.3
     soft_weight: Weight = 0.7
+    masked_class: MaskedClass = None
     patience_weight: Weight = 500.0
 
     @property

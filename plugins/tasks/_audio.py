@@ -13,7 +13,6 @@ from torch.nn.functional import pad
 
 from kdbench import BadInput, MissingExtra
 
-EXTENSIONS = (".wav", ".flac", ".ogg")
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
 _LOWEST_HZ = 20.0
 _FLOOR = 1e-6  # above what rounding to 16 bits leaves in a band, so that digital silence is no feature
@@ -104,6 +103,43 @@ class LogMel:
             raise MissingExtra("the mel filter bank", "speech") from error
         bins = self._transform_size // 2 + 1
         return torch.from_numpy(mel_filter_bank(bins, self.bands, _LOWEST_HZ, self.sample_rate / 2, self.sample_rate))
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Recordings of one sampling rate, brought to one length, as their samples of 16 bits.
+
+    Attributes:
+        sample_rate, seconds: as in `LogMel`.
+    """
+
+    sample_rate: int
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise BadInput(f"{self.seconds:g} seconds are shorter than one sample")
+
+    @property
+    def samples(self) -> int:
+        """The length that waveforms are brought to."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(1, samples): one channel."""
+        return 1, self.samples
+
+    def features_of(self, files: Sequence[Path]) -> Tensor:
+        """Samples of sound files, int16 [files, 1, samples]; raises what `LogMel.features_of` raises."""
+        samples = torch.empty((len(files), *self.shape), dtype=torch.int16)
+        for row, file in zip(samples, files, strict=True):
+            waveform = centred(read_mono(file, self.sample_rate), self.samples)
+            row[0] = (waveform * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
+        return samples
+
+
+FRONT_ENDS: dict[str, type[LogMel] | type[Waveform]] = {"log_mel": LogMel, "waveform": Waveform}
 
 
 def read_mono(file: Path, sample_rate: int) -> Tensor:

@@ -78,13 +78,18 @@ def read_rows(path: Path) -> list[Row]:
     suffix = PurePath(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in _READERS:
         raise BadInput(f"cannot tell the format of {path}", hint=f"its name must end in {', '.join(_READERS)} (.gz)")
-    rows = list(_READERS[suffix](path, _content(path)))
+    rows = list(_READERS[suffix](path, read_text(path)))
     if not rows:
         raise BadInput(f"{path} holds no rows")
     return rows
 
 
-def _content(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file, line ends as they are; unpacked where its name ends in .gz.
+
+    Raises:
+        BadInput: not UTF-8 (says on which line), or damaged.
+    """
     try:
         data = path.read_bytes()
         if path.name.lower().endswith(".gz"):

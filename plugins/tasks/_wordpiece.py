@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kdbench import BadInput, DataFolders, MissingData, MissingExtra
+from kdbench import BadInput, DataFolders, MissingData
 
-from ._cache import write_whole
+from ._tokenizers import kept_tokenizer, library, one_thread
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,8 +21,6 @@ _CONTINUING = "##"
 _MOST_CHARACTERS = 1000  # rarer ones are [UNK]; scripts with an alphabet stay far below
 _FORMAT = 1  # part of the cache key: raise it when the same texts shall give another vocabulary
 
-logger = logging.getLogger(__name__)
-
 
 def learnt_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Tokenizer:
     """A lower-case WordPiece tokenizer of at most `vocab_size` tokens (more if the characters alone are more).
@@ -37,21 +30,8 @@ def learnt_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Toke
     Raises:
         MissingExtra: the library `tokenizers` is not installed.
     """
-    tokenizers = _library()
-    described = json.dumps([_FORMAT, tokenizers.__version__, vocab_size, list(texts)])
-    cached = cache / f"{hashlib.sha256(described.encode()).hexdigest()}.json"
-    if cached.exists():
-        try:
-            return tokenizers.Tokenizer.from_file(str(cached))
-        except Exception as error:  # the library raises nothing narrower
-            logger.warning("%s cannot be read and is made anew: %s", cached, error)
-    with _one_thread():
-        tokenizer = _train(texts, vocab_size)
-    try:
-        write_whole(cached, lambda temporary: temporary.write_text(tokenizer.to_str(), encoding="utf-8"))
-    except OSError as error:
-        logger.warning("%s cannot be kept, so each load trains the tokenizer again: %s", cached, error)
-    return tokenizer
+    origin = ["wordpiece", _FORMAT, vocab_size, list(texts)]
+    return kept_tokenizer(lambda: _train(texts, vocab_size), origin, cache)
 
 
 def given_tokenizer(name: str, folders: DataFolders) -> Tokenizer:
@@ -64,7 +44,7 @@ def given_tokenizer(name: str, folders: DataFolders) -> Tokenizer:
         MissingData: there is neither such a file nor such a model within reach.
         BadInput: it cannot be read, or does not pad with id 0.
     """
-    tokenizers = _library()
+    tokenizers = library()
     places = [folder / Path(name).expanduser() for folder in (*folders.search, Path.cwd())]
     files = [file for place in places for file in (place / "tokenizer.json", place) if file.is_file()]
     try:
@@ -92,7 +72,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensor:
 
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(pad_id=0, pad_token=PADDING, length=length)
-    with _one_thread():
+    with one_thread():
         encodings = tokenizer.encode_batch_fast(list(texts))
     ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64).reshape(len(texts), length)
     return torch.from_numpy(ids)
@@ -139,26 +119,3 @@ def _characters(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
             continuing.update(word[1:])
     kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:_MOST_CHARACTERS])
     return [*kept, *(_CONTINUING + character for character in kept if character in continuing)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Once it has used threads, the library warns on stderr at each later fork (a DataLoader's workers)."""
-    name = "TOKENIZERS_PARALLELISM"
-    before = os.environ.get(name)
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise MissingExtra("splitting text into tokens", "nlp") from error
-    return tokenizers

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdbench import BadInput, Count, Data, DataFolders, DataSpec, LoadedSplit, MissingData, Positive, Task, TensorSplit
+from kdbench import BadInput, Count, Data, DataFolders, DataSpec, LoadedSplit, Positive, Task, TensorSplit
 
 from ._cache import write_whole
-from ._folder_listing import Listing, list_images
+from ._folder_listing import IMAGES, Listing, find_root, list_folder
 from ._images import Normalise
 
 _GB = 10**9
@@ -38,9 +38,9 @@ class ImageFolder(Task):
     """Your own images, a folder per class: brought to RGB and one size, decoded once and kept in the cache folder.
 
     Attributes:
-        path: the folder, absolute, or below a search folder or the current one. It holds train/, test/ and maybe val/
-            or validation/, each with a folder per class; or the class folders alone, of which one image of five is
-            then held out for testing.
+        path: the folder, or an archive of it (zip, tar.gz; unpacked once), absolute, or below a search folder or the
+            current one. It holds train/, test/ and maybe val/ or validation/, each with a folder per class; or the
+            class folders alone, of which one image of five of each is then held out for testing.
         size: side in pixels to which all images are resized (bilinear, without regard to proportions); None: height
             and width of the first training image.
         max_per_class: only the first so many training files of each class, by name, and the same share (rounded up)
@@ -59,10 +59,10 @@ class ImageFolder(Task):
         """uint8 inputs [N, 3, height, width].
 
         Raises:
-            MissingData: there is no such folder; says where it was looked for.
+            MissingData: there is no such folder or archive (says where it was looked for), or the archive is damaged.
             BadInput: the folder has no images, an empty class, differing classes, or an image that cannot be read.
         """
-        listing = list_images(self._root(folders))
+        listing = list_folder(find_root(self.path, folders, "KDBENCH_DATA adds folders"), IMAGES)
         if self.max_per_class is not None:
             listing = listing.limited(self.max_per_class)
         shape = (self.size, self.size) if self.size else _shape_of(listing.root / listing.files("train")[0])
@@ -85,16 +85,6 @@ class ImageFolder(Task):
             validation=splits.get("validation"),
             class_names=listing.classes,
             prepare=Normalise.to(sample),
-        )
-
-    def _root(self, folders: DataFolders) -> Path:
-        places = [folder / Path(self.path).expanduser() for folder in (*folders.search, Path.cwd())]
-        for place in places:  # an absolute path is itself, whatever stands before it
-            if place.is_dir():
-                return place.resolve()
-        looked = ", ".join(dict.fromkeys(str(place) for place in places))
-        raise MissingData(
-            f"there is no image folder '{self.path}'", hint=f"looked at {looked}; KDBENCH_DATA adds folders"
         )
 
     def _key(self, listing: Listing, shape: tuple[int, int]) -> str:

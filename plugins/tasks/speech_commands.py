@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kdbench import BadInput
 
-from ._folder_listing import Listing
-from .audio_folder import AudioFolder, recordings_by_class
+from ._folder_listing import RECORDINGS, Listing, files_by_class
+from ._text_table import read_text
+from .audio_folder import AudioFolder
 
 _SOURCE = "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 _LISTS = {"test": "testing_list.txt", "validation": "validation_list.txt"}
@@ -31,7 +32,7 @@ class SpeechCommands(AudioFolder):
         Raises:
             BadInput: a list is missing, is not UTF-8 or names a file that is not there; or a word is only in them.
         """
-        words = recordings_by_class(root, root)
+        words = files_by_class(root, root, RECORDINGS)
         files = {file for paths in words.values() for file in paths}
         listed = {split: _listed(root / name, files) for split, name in _LISTS.items()}
         listed["train"] = files.difference(*listed.values())
@@ -53,13 +54,13 @@ class SpeechCommands(AudioFolder):
 
 
 def _listed(path: Path, files: set[str]) -> set[str]:
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing: the split is that of its authors", hint="take audio_folder") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8: {error}", hint="unpack the data set anew") from error
-    for name in names:
-        if name not in files:
-            raise BadInput(f"{path} names '{name}', which is not there", hint="unpack the data set anew")
-    return set(names)
+    if not path.exists():
+        raise BadInput(f"{path} is missing: the split is that of its authors", hint="take audio_folder")
+    named = set()
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        for name in line.split():
+            if name not in files:
+                said = f"{path}, line {number}: there is no recording '{name}'"
+                raise BadInput(said, hint="unpack the data set anew")
+            named.add(name)
+    return named

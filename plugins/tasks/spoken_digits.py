@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from kdbench import BadInput, Data, DataFile, DataFolders, DataSpec, Positive, Task, TensorSplit
+
+from ._text_table import read_text
 
 FSDD = DataFile(
     name="speech/fsdd.zip",
@@ -35,6 +38,7 @@ class SpokenDigits(Task):
             split, which the core cuts from the training part, shares its speakers.
         held_out: george, jackson, lucas, nicolas, theo or yweweler; used by the speaker split only.
         seconds: length that recordings are brought to, around their middle; they last 0.14 to 2.28 s, 1 % over 0.92 s.
+        features: "log_mel", or "waveform" for the samples themselves.
     """
 
     modality: ClassVar[str] = "speech"
@@ -43,9 +47,11 @@ class SpokenDigits(Task):
     split: Literal["official", "speaker"] = "official"
     held_out: str = "theo"
     seconds: Positive = 1.0
+    features: Literal["log_mel", "waveform"] = "log_mel"
 
     def load(self, folders: DataFolders) -> Data:
-        """float16 inputs [N, 40 mel bands, frames of 10 ms] (see `_audio.LogMel`), of recordings at 8 kHz.
+        """float16 inputs [N, 40 mel bands, frames of 10 ms] (see `_audio.LogMel`), of recordings at 8 kHz; waveforms:
+        int16 [N, 1, samples].
 
         Raises:
             MissingData: the data set is not on this machine.
@@ -53,7 +59,7 @@ class SpokenDigits(Task):
         """
         import torch
 
-        from ._audio import LogMel
+        from ._audio import FRONT_ENDS
         from ._signals import NormaliseChannels
 
         root = folders.provide(FSDD)
@@ -61,7 +67,7 @@ class SpokenDigits(Task):
         test = torch.tensor(self._held_out(recordings))
         if test.all() or not test.any():
             raise BadInput(f"the recordings under {root} are all for {'testing' if test.all() else 'training'}")
-        front_end = LogMel(_SAMPLE_RATE, self.seconds)
+        front_end = FRONT_ENDS[self.features](_SAMPLE_RATE, self.seconds)
         features = front_end.features_of([root / recording.file for recording in recordings])
         targets = torch.tensor([recording.digit for recording in recordings])
         train = TensorSplit(features[~test], targets[~test])
@@ -106,11 +112,7 @@ def list_recordings(root: Path) -> list[Recording]:
 
 
 def _listed(table: Path) -> Iterator[Recording]:
-    try:
-        with table.open(encoding="utf-8", newline="") as opened:
-            rows = list(csv.DictReader(opened, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{table} is not UTF-8: {error}", hint="unpack the data set anew") from error
+    rows = csv.DictReader(io.StringIO(read_text(table), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     for line, row in enumerate(rows, start=2):
         lacking = [column for column in _COLUMNS if row.get(column) is None]
         if lacking:

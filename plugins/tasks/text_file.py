@@ -102,7 +102,7 @@ class HubText(TextTask):
         try:
             import datasets
         except ImportError as error:
-            raise MissingExtra(f"hf_text[path={self.path}]", "nlp") from error
+            raise MissingExtra(f"hf_text[path={self.path}]", "hub") from error
         cache = str(folders.cache / "huggingface")
         try:
             return datasets.load_dataset(self.path, self.subset, revision=self.revision, cache_dir=cache)

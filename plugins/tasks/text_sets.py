@@ -105,7 +105,7 @@ class CoLA(_TextSet):
     parts: ClassVar = {"train": ("train",), "test": ("dev", "dev_ood")}
 
     def metrics(self, spec: DataSpec) -> tuple[Metric, ...]:
-        return (Metric("matthews_correlation", matthews_correlation), *super().metrics(spec))
+        return (Metric("matthews_correlation", matthews_correlation, unit=""), *super().metrics(spec))
 
 
 def matthews_correlation(logits: Tensor, targets: Tensor) -> float:

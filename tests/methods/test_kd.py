@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.testing import example_step
+from kdbench import BadInput
+from kdbench.hyperparameters import construct
+from kdbench.testing import check_method, example_step
 from kdbench_plugins.methods.kd import KD
 
 
@@ -68,3 +70,47 @@ def test_rows_may_be_tokens_of_any_number():
     p, q = softmax(teacher / 4), softmax(student / 4)
     assert student.shape == (14, 5)
     assert KD().losses(step)["soft"].item() == pytest.approx(0.9 * 16 * (p * np.log(p / q)).sum() / 14, rel=1e-9)
+
+
+def masked(step, kept):
+    """0.9 T^2 KL over the rows `kept` alone, T = 4."""
+    student, teacher = (logits[kept] for logits in arrays(step))
+    p, q = softmax(teacher / 4), softmax(student / 4)
+    return 0.9 * 16 * (p * np.log(p / q)).sum() / kept.sum()
+
+
+@pytest.mark.parametrize("blank", [0, 3])
+def test_rows_whose_top_teacher_class_is_masked_are_left_out_of_the_soft_loss_alone(blank):
+    step = example_step(KD(), answers=6, dtype=torch.float64)
+    kept = arrays(step)[1].argmax(1) != blank
+    assert 0 < kept.sum() < len(kept)
+    losses = KD(masked_class=blank).losses(step)
+    assert losses["soft"].item() == pytest.approx(masked(step, kept), rel=1e-9)
+    assert losses["task"].item() == KD().losses(step)["task"].item()
+    losses["soft"].backward()
+    moved = step.student["logits"].grad.abs().sum(1).numpy() > 0
+    assert moved.tolist() == kept.tolist()
+
+
+def test_no_class_is_masked_unless_it_is_asked_for():
+    step = example_step(KD(), answers=6, dtype=torch.float64)
+    everything = np.ones(48, dtype=bool)
+    assert KD().losses(step)["soft"].item() == pytest.approx(masked(step, everything), rel=1e-9)
+    never_on_top = replace(step, teachers=[{"logits": step.teacher["logits"] - 100 * torch.eye(5)[0]}])
+    assert KD(masked_class=0).losses(never_on_top)["soft"].item() == KD().losses(never_on_top)["soft"].item()
+
+
+def test_where_every_row_is_masked_the_soft_loss_is_zero_and_so_is_its_gradient():
+    step = example_step(KD(), dtype=torch.float64)
+    silent = replace(step, teachers=[{"logits": step.teacher["logits"] + 100 * torch.eye(5)[0]}])
+    soft = KD(masked_class=0).losses(silent)["soft"]
+    soft.backward()
+    assert soft.item() == 0
+    assert step.student["logits"].grad.abs().max() == 0
+
+
+def test_a_masked_class_keeps_the_contract():
+    check_method(KD(masked_class=0))
+    assert construct(KD, {"masked_class": "0"}, where="kd") == KD(masked_class=0)
+    with pytest.raises(BadInput, match="masked_class"):
+        construct(KD, {"masked_class": -1}, where="kd")

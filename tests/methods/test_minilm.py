@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench import BadInput
+from kdbench import NotApplicable
 from kdbench.testing import check_method, example_step
 from kdbench_plugins.methods.minilm import MiniLM
 
@@ -79,10 +79,17 @@ def test_the_layers_are_the_users_choice():
     assert MiniLM() == MiniLM(student_layer=2, teacher_layer=4, relation_heads=4, relation_weight=1.0)
 
 
-def test_a_width_that_the_heads_do_not_divide_is_refused():
-    method = MiniLM(relation_heads=5)
-    with pytest.raises(BadInput, match="16 channels cannot be cut into 5 relation heads"):
-        method.losses(example_step(method))
+def test_a_width_that_the_heads_do_not_divide_is_not_applicable():
+    with pytest.raises(NotApplicable, match="16 channels cannot be cut into 5 relation heads"):
+        example_step(MiniLM(relation_heads=5))
+
+
+def test_other_positions_are_not_applicable():
+    method = MiniLM()
+    step = example_step(method)
+    fewer = {name: tensor[..., :-1] for name, tensor in step.teacher.items()}
+    with pytest.raises(NotApplicable, match="have other positions"):
+        method.build_auxiliary(replace(step, teachers=[fewer]))
 
 
 @pytest.mark.parametrize("heads", [1, 8])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdbench import BadInput, stage_taps
+from kdbench import NotApplicable, stage_taps
 from kdbench.testing import example_step
 from kdbench_plugins.methods.self_distillation import SelfDistillation
 
@@ -107,12 +107,12 @@ def test_it_looks_at_no_teacher():
 
 
 def test_tasks_with_several_answers_per_example_are_refused():
-    with pytest.raises(BadInput, match="one answer per example"):
+    with pytest.raises(NotApplicable, match="one answer per example"):
         example_step(METHOD, answers=3)
 
 
 def test_a_student_of_one_stage_is_refused():
     step = example_step(METHOD)
     one = {tap: step.student[tap] for tap in ("logits", "embedding", "stage1")}
-    with pytest.raises(BadInput, match="at least two stages"):
+    with pytest.raises(NotApplicable, match="at least two stages"):
         METHOD.build_auxiliary(replace(step, students=[one]))

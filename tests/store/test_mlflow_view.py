@@ -147,6 +147,17 @@ def test_a_trial_holds_its_exact_numbers_curves_and_times(uri: str, story: Any) 
     assert curve[-1].timestamp == trial.info.end_time
 
 
+def test_a_trial_that_has_samples_shows_them(uri: str, story: Any, tmp_path: Path) -> None:
+    told = story.records[0].model_copy(update={"samples": ("ein Hund", "zwei\nHunde [und mehr]")})
+    result = sync(uri, *story.with_records(told, *story.records[1:]).arguments())
+    with connected(uri) as client:
+        runs = client.search_runs([result.experiment_id], "tags.role = 'trial'")
+        holding = [run for run in runs if client.list_artifacts(run.info.run_id)]
+        assert [run.data.tags["kdbench.fingerprint"] for run in holding] == [told.fingerprint]
+        path = client.download_artifacts(holding[0].info.run_id, "samples.txt", str(tmp_path))
+    assert Path(path).read_text(encoding="utf-8") == "ein Hund\n\nzwei\nHunde [und mehr]"
+
+
 def test_a_diverged_trial_is_shown_as_failed_with_its_reason(uri: str, story: Any) -> None:
     runs = by_name(uri, sync(uri, *story.arguments()))
     trial = runs["fitnets | seed 1"]
