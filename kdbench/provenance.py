@@ -52,20 +52,22 @@ def _follow(module: str, found: dict[str, str]) -> None:
     path = Path(spec.origin)
     found[module] = _normalised(path)
     package = module if spec.submodule_search_locations else module.rpartition(".")[0]
+    top = module.partition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         for name in _imported(node, package):
-            if name.partition(".")[0] == module.partition(".")[0]:
+            # to look for a stranger's module would import the packages above it
+            if name.partition(".")[0] == top and _exists(name):
                 _follow(name, found)
 
 
 def _imported(node: ast.AST, package: str) -> list[str]:
+    """What a statement may import, by absolute name; of `from a import b`, b may be a module or a name in a."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
         return []
     base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
-    candidates = [f"{base}.{alias.name}" for alias in node.names]
-    return [str(base), *(name for name in candidates if _exists(name))]
+    return [str(base), *(f"{base}.{alias.name}" for alias in node.names)]
 
 
 def _exists(module: str) -> bool:

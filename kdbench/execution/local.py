@@ -120,8 +120,7 @@ class _Executor:
         measured = self.measurer.measure(trained, networks, predictions)
         files = self._files(trained.trial)
         weights = trained.student.state_dict() if trained.student is not None else None
-        answered = measured.predictions.tensors() if measured.predictions is not None else None
-        files.save(measured.record, weights, answered)
+        files.save(measured.record, weights, measured.tensors())
         files.discard_checkpoint()
         self.observer.trial_stored(trained.trial, trained.status, trained.reason)
         return measured.record

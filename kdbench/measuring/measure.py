@@ -20,6 +20,7 @@ from kdbench.measuring.calibration import calibration
 from kdbench.measuring.cost import count_flops, deployed_cost
 from kdbench.measuring.environment import machine_fingerprint
 from kdbench.measuring.fidelity import fidelity
+from kdbench.measuring.influence import influences
 from kdbench.measuring.latency import deployed_speed
 from kdbench.measuring.memory import peak_memory_bytes
 from kdbench.measuring.quality import scores
@@ -36,10 +37,17 @@ _QUARTERS = (0.125, 0.375, 0.625, 0.875)  # losses may change with progress (Fit
 
 @dataclass(frozen=True)
 class Measured:
-    """A record, and the predictions on the test split behind it."""
+    """A record, the predictions on the test split behind it, and how much each test example moves the primary score."""
 
     record: Record
     predictions: Predictions | None = None
+    influences: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor] | None:
+        """What is stored beside the record; None where the student was not measured."""
+        if self.predictions is None or self.influences is None:
+            return None
+        return {**self.predictions.tensors(), "influences": self.influences.float()}
 
 
 class Measurer:
@@ -96,7 +104,8 @@ class Measurer:
         }
         with torch.no_grad(), seeded(0, "samples"):
             samples = loaded.task.samples(student, loaded.data, self.device)
-        return Measured(self._spent(trained, speeds, status="done", metrics=metrics, samples=samples), predictions)
+        record = self._spent(trained, speeds, status="done", metrics=metrics, samples=samples)
+        return Measured(record, predictions, influences(loaded.metrics[0], predictions.answers))
 
     def _spent(self, trained: Trained, speeds: Mapping[str, float] | None = None, **fields: Any) -> Record:
         """The record of a trial that was trained, to its end or not, with what that cost."""

@@ -118,6 +118,22 @@ class TrialFiles:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise damaged(self._predictions, error) from error
 
+    def influences(self) -> np.ndarray[Any, Any] | None:
+        """How much each test example moves the primary score, float32 [units]; None where nothing was measured.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._predictions, framework="numpy") as file:
+                return file.get_tensor("influences") if "influences" in file.keys() else None  # noqa: SIM118
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise damaged(self._predictions, error) from error
+
     def discard_checkpoint(self) -> None:
         """Frees what only a resumed training would need."""
         self.checkpoint.unlink(missing_ok=True)

@@ -55,8 +55,8 @@ class Predictions:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Predictions:
-        """What `tensors` gave."""
-        found = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        """What `tensors` gave; "influences", which are stored beside it, are no part of it."""
+        found = {name: torch.from_numpy(array) for name, array in arrays.items() if name != "influences"}
         labels = found.pop("row_labels", None)
         logits = found.pop("row_logits") if "row_logits" in found else found["logits"]
         return cls(found, logits, labels)
