@@ -161,7 +161,7 @@ def test_panel_gives_headline_and_evidence(width: int) -> None:
     assert "Does knowledge distillation really work here?" in text
     assert "2 of 5 methods work: kd (+1.88 points), attention_transfer (+0.97);" in text
     assert "+1.72 to +2.04" in text
-    assert "Each verdict stands alone" in text
+    assert "Verdicts are corrected for comparing several methods" in text
     assert {line.strip("│ ").split()[0] for line in lines if "unranked" in line and "skipped" in line} == {"ensemble"}
 
 

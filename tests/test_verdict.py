@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from kdbench.analysis.effects import Effect
 from kdbench.analysis.leaderboard import leaderboard
 from kdbench.analysis.statistics import Interval
 from kdbench.analysis.verdict import Scale, headline, judge
@@ -13,8 +14,8 @@ from kdbench.measuring.record import Record
 POINTS = Scale("accuracy")
 
 
-def gains(*values: float) -> dict[int, float]:
-    return dict(enumerate(values))
+def gains(*values: float) -> Effect | None:
+    return Effect.of(np.array(values)) if values else None
 
 
 # The interval's half-width is 4.302653 s / sqrt(3) = 2.484 s at 95 %, 2.919986 / sqrt(3) = 1.686 s at 90 %.
@@ -60,7 +61,7 @@ def test_margin_decides_equivalence() -> None:
         (
             (0.00, 0.01, 0.02),
             "+1.0 points over scratch, 95 % interval -1.5 to +3.5, 3 paired seeds: "
-            "the interval includes 0; more seeds narrow it",
+            "the interval includes 0; about 10 seeds would tell 1.0 points from none",
         ),
         (
             (0.0029, 0.003, 0.0031),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kdbench.analysis.effects import Effect
 from kdbench.analysis.statistics import Interval
 from kdbench.analysis.verdict import Scale, Verdict
 from kdbench.measuring.record import Status
@@ -26,7 +27,9 @@ class Row:
         gains: the paired difference to the baseline per seed, oriented: positive = better. Empty for the baseline.
         score: mean and interval of `scores`; None where no seed finished. Of an unranked row it is the mean of the
             survivors, which is no estimate of the method.
-        difference: mean and interval of `gains`; None for the baseline and where no seed is paired.
+        effect: what `gains` and the test examples show; None for the baseline and where no seed is paired.
+        p_value: that there is no difference to the baseline; of methods, corrected for their number (Holm 1979), of
+            controls not: one that may explain the methods' gains should be easier to believe.
         retention: score / teacher's score on the same seeds (inverted where lower is better).
         gap_recovery: (score - baseline) / (teacher - baseline); None where the teacher is no better than the baseline.
         means: every other metric and measurement, by its name in the record, that all finished seeds have.
@@ -46,7 +49,8 @@ class Row:
     scores: Mapping[int, float]
     gains: Mapping[int, float]
     score: Interval | None
-    difference: Interval | None
+    effect: Effect | None
+    p_value: float | None
     retention: float | None
     gap_recovery: float | None
     means: Mapping[str, float]
@@ -55,6 +59,11 @@ class Row:
     ranked: bool
     verdict: Verdict
     rank: int | None = None
+
+    @property
+    def difference(self) -> Interval | None:
+        """The mean gain and its 95 % interval."""
+        return self.effect.interval() if self.effect else None
 
     @property
     def done(self) -> int:

@@ -6,26 +6,43 @@ import json
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kdbench.analysis.board import Board, Leaderboard, Outcome, Row
+from kdbench.analysis.effects import Effect, holm
 from kdbench.analysis.statistics import Interval, mean_interval, paired_differences
 from kdbench.analysis.verdict import EQUIVALENCE_MARGIN, SHARE, Scale, Verdict, judge
 from kdbench.errors import BadInput
 from kdbench.measuring.record import Record
 from kdbench.spec import Spec
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 # The one method that analysis knows by name: the protocol's reference, against which a gain is a gain. No plugin is
 # imported for it, and every function takes another name instead.
 BASELINE = "scratch"
 _MARGIN_PART = 0.01  # of the baseline's score
+_BASELINE_VERDICT = Verdict(
+    "baseline", "the same student taught by the labels alone: what every gain is measured against"
+)
+
+Influences = Callable[[Record], "NDArray[np.floating] | None"]
 
 
 def leaderboard(
-    records: Sequence[Record], baseline: str = BASELINE, equivalence_margin: float | Mapping[str, float] | None = None
+    records: Sequence[Record],
+    baseline: str = BASELINE,
+    equivalence_margin: float | Mapping[str, float] | None = None,
+    influences: Influences = lambda record: None,
 ) -> Leaderboard:
     """Ranks and judges every method of a run; the order of `records` does not matter.
+
+    `influences` gives how much each test example moves a record's score, so that intervals are over examples as well as
+    over seeds; where it knows none, they are over seeds only.
 
     `equivalence_margin` is the smallest gain that matters, in the unit of the primary metric: one for all boards, or by
     the primary metric's name. Where there is none, it is half a point of a share, and a hundredth of the baseline's
@@ -44,7 +61,7 @@ def leaderboard(
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.task, record.pair].append(record)
-    boards = tuple(_board(groups[key], baseline, equivalence_margin) for key in sorted(groups))
+    boards = tuple(_board(groups[key], baseline, equivalence_margin, influences) for key in sorted(groups))
     return Leaderboard(", ".join(sorted({record.suite for record in records})), boards)
 
 
@@ -59,13 +76,28 @@ class _Reference:
     records: Mapping[int, Record]
     teacher: Mapping[int, float]
     margin: float
+    influences: Influences
 
     def gains(self, scores: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
         """`scores` against `other`, seed by seed, positive = better."""
         return paired_differences(scores, other) if self.higher_is_better else paired_differences(other, scores)
 
+    def effect(self, gains: Mapping[int, float], records: Mapping[int, Record]) -> Effect | None:
+        """The effect of `gains`, which `records` won over the baseline's."""
+        import numpy as np
 
-def _board(records: Sequence[Record], baseline: str, margin: float | Mapping[str, float] | None) -> Board:
+        if not gains:
+            return None
+        seeds, sign = sorted(gains), 1 if self.higher_is_better else -1
+        pairs = [(self.influences(records[seed]), self.influences(self.records[seed])) for seed in seeds]
+        moved = [sign * (own - other) for own, other in pairs if own is not None and other is not None]
+        known = len(moved) == len(seeds) and len({len(each) for each in moved}) == 1
+        return Effect.of(np.array([gains[seed] for seed in seeds]), np.stack(moved) if known else None)
+
+
+def _board(
+    records: Sequence[Record], baseline: str, margin: float | Mapping[str, float] | None, influences: Influences
+) -> Board:
     records = sorted(records, key=lambda record: (record.method, record.seed, record.fingerprint))
     groups = _by_method(records)
     first, labels = records[0], _labels(groups)
@@ -84,7 +116,9 @@ def _board(records: Sequence[Record], baseline: str, margin: float | Mapping[str
         records=measured,
         teacher=teacher,
         margin=_margin(margin, first.primary, unit, [_score(record) for record in measured.values()]),
+        influences=influences,
     )
+    rows = _judged([_row(labels[key], group, reference) for key, group in groups.items()], reference)
     return Board(
         task=first.task,
         pair=first.pair,
@@ -98,7 +132,7 @@ def _board(records: Sequence[Record], baseline: str, margin: float | Mapping[str
         teacher=_interval(teacher),
         baseline=baseline,
         has_baseline=bool(reference.records),
-        rows=_ranked([_row(labels[key], group, reference) for key, group in groups.items()], first.higher_is_better),
+        rows=_ranked(rows, first.higher_is_better),
     )
 
 
@@ -142,15 +176,7 @@ def _row(label: str, group: Mapping[int, Record], reference: _Reference) -> Row:
     is_baseline = records[0].method == reference.baseline
     gains = {} if is_baseline else reference.gains(scores, baseline)
     counts, reasons = _outcomes(records, reference)
-    ranked = set(done) == set(reference.seeds)
-    if not ranked:
-        verdict = Verdict("unranked", "; ".join(reasons))
-    elif is_baseline:
-        verdict = Verdict(
-            "baseline", "the same student taught by the labels alone: what every gain is measured against"
-        )
-    else:
-        verdict = judge(gains, reference.baseline, reference.scale, reference.margin, len(scores))
+    effect = reference.effect(gains, done)
     kept = (scores, reference.teacher) if reference.higher_is_better else (reference.teacher, scores)
     return Row(
         label=label,
@@ -164,15 +190,32 @@ def _row(label: str, group: Mapping[int, Record], reference: _Reference) -> Row:
         scores=scores,
         gains=gains,
         score=_interval(scores),
-        difference=_interval(gains),
+        effect=effect,
+        p_value=effect.p_value() if effect else None,
         retention=_ratio(*kept),
         gap_recovery=_ratio(gains, reference.gains(reference.teacher, baseline)),
         means=_means(list(done.values())),
         flops_ratio=_ratio(_column(done, "training_flops"), _column(reference.records, "training_flops")),
         seconds_ratio=_ratio(_column(done, "training_seconds"), _column(reference.records, "training_seconds")),
-        ranked=ranked,
-        verdict=verdict,
+        ranked=set(done) == set(reference.seeds),
+        verdict=_BASELINE_VERDICT,
     )
+
+
+def _judged(rows: Sequence[Row], reference: _Reference) -> list[Row]:
+    """The rows with their verdicts, the methods' p-values corrected for being several."""
+    family = [row for row in rows if row.ranked and not row.control and row.p_value is not None]
+    corrected = dict(zip((row.label for row in family), holm([row.p_value or 0.0 for row in family]), strict=True))
+    judged = []
+    for row in rows:
+        p_value = corrected.get(row.label, row.p_value)
+        verdict = row.verdict
+        if not row.ranked:
+            verdict = Verdict("unranked", "; ".join(row.reasons))
+        elif row.method != reference.baseline:
+            verdict = judge(row.effect, reference.baseline, reference.scale, reference.margin, row.done, p_value)
+        judged.append(replace(row, p_value=p_value, verdict=verdict))
+    return judged
 
 
 def _ranked(rows: Sequence[Row], higher_is_better: bool) -> tuple[Row, ...]:

@@ -84,6 +84,8 @@ def verdicts_to_json(leaderboard: Leaderboard) -> str:
                     "unit": board.unit,
                     "equivalence_margin": board.equivalence_margin,
                     **_interval("gain", row.difference),
+                    "p_value": row.p_value,
+                    "detectable_gain": row.effect.detectable() if row.effect else None,
                     "paired_seeds": list(row.gains),
                 }
                 for board in leaderboard.boards
@@ -133,6 +135,7 @@ def _facts(row: Row) -> dict[str, Any]:
         "seeds": row.done,
         **_interval("score", row.score),
         **_interval("gain", row.difference),
+        "p_value": row.p_value,
         "retention": row.retention,
         "gap_recovery": row.gap_recovery,
         "flops_ratio": row.flops_ratio,

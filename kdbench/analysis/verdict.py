@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kdbench.analysis.statistics import Interval, mean_interval
+from kdbench.analysis.effects import Effect
+from kdbench.analysis.statistics import Interval
 
 if TYPE_CHECKING:
     from kdbench.analysis.board import Board, Leaderboard, Row
@@ -19,6 +20,7 @@ FEW_SEEDS = 5  # below it a t interval is wide by nature (4.3 standard errors at
 QUESTION = "Does knowledge distillation really work here?"
 
 SHARE = "share"
+SIGNIFICANCE = 0.05
 _NO_SPREAD = 1e-9  # differences that agree this well agree exactly: the rest is rounding of their subtraction
 
 
@@ -82,45 +84,59 @@ def _decimals(value: float, digits: int) -> int:
 
 
 def judge(
-    gains: Mapping[int, float],
+    effect: Effect | None,
     baseline: str,
     scale: Scale,
     margin: float = EQUIVALENCE_MARGIN,
     seeds: int | None = None,
+    p_value: float | None = None,
 ) -> Verdict:
-    """What the gains over the baseline show about one method; `gains` per seed, positive = better.
+    """What its effect over the baseline, positive = better, shows about one method.
 
     In this order, because the margin is the smallest effect that matters, by the suite's own word:
 
-    1. **inconclusive** where there is nothing to judge by: one seed, or gains that agree exactly over all seeds, which
-       small test sets bring about, and whose zero spread is an accident and not a certainty.
-    2. **no effect**: the 90 % interval lies within ±`margin` (two one-sided t tests at 5 %: Schuirmann 1987), or every
+    1. **inconclusive** where there is nothing to judge by: one seed, or gains that agree exactly over all seeds and
+       nothing known of the test examples: a zero spread is then an accident and not a certainty.
+    2. **no effect**: the 90 % interval lies within ±`margin` (two one-sided tests at 5 %: Schuirmann 1987), or every
        gain is exactly 0. It comes before "works": a gain that is surely real but also surely too small to matter must
        not be sold as one; the sentence then says that it is real.
-    3. **works** / **hurts**: the 95 % interval lies entirely above / below 0.
-    4. **inconclusive**: the interval includes 0.
+    3. **works** / **hurts**: `p_value` is below 5 %.
+    4. **inconclusive**, with the number of seeds that would settle it.
 
-    Each verdict stands alone: nothing is corrected for comparing several methods. `seeds` is how many seeds the method
-    finished; where the baseline lacks some of them, the sentence says so.
+    `p_value` is corrected for the other methods that are compared with the same baseline; None: the effect's own.
+    `seeds` is how many seeds the method finished; where the baseline lacks some of them, the sentence says so.
     """
-    if not gains:
+    if effect is None:
         return Verdict("inconclusive", f"no seed in common with {baseline}, so nothing to compare with")
-    values = [gains[seed] for seed in sorted(gains)]
-    interval = mean_interval(values)
+    interval = effect.interval()
     said = gain_in_words(interval, baseline, scale, seeds)
     if not interval.bounded:
         return Verdict("inconclusive", f"{said}: one seed shows no spread, so no interval; run more seeds")
-    if not any(values):
-        return Verdict("no effect", f"{said}: the same score on every seed")
-    if interval.half_width <= _NO_SPREAD:
+    if effect.standard_error <= _NO_SPREAD:
+        if abs(effect.estimate) <= _NO_SPREAD:
+            return Verdict("no effect", f"{said}: the same score on every seed")
         return Verdict("inconclusive", f"{said}: the gain is the same on every seed, so its spread is unknown")
-    better, worse = interval.low > 0, interval.high < 0
-    if mean_interval(values, 0.90).within(-margin, margin):
-        judged = "a real difference, but smaller than" if better or worse else "equivalent within"
+    sure = (effect.p_value() if p_value is None else p_value) < SIGNIFICANCE
+    if effect.interval(1 - 2 * SIGNIFICANCE).within(-margin, margin):
+        judged = "a real difference, but smaller than" if sure else "equivalent within"
         return Verdict("no effect", f"{said}: {judged} the margin of {margin * scale.factor:.3g} {scale.unit_in_words}")
-    if better or worse:
-        return Verdict("works" if better else "hurts", said)
-    return Verdict("inconclusive", f"{said}: the interval includes 0; more seeds narrow it")
+    if sure:
+        return Verdict("works" if effect.estimate > 0 else "hurts", said)
+    return Verdict("inconclusive", f"{said}: {_doubt(effect, margin, scale, p_value)}")
+
+
+def _doubt(effect: Effect, margin: float, scale: Scale, p_value: float | None) -> str:
+    """Why it is not sure, and what would settle it."""
+    interval = effect.interval()
+    why = "the interval includes 0"
+    if p_value is not None and not interval.low <= 0 <= interval.high:
+        why = f"not sure once corrected for the methods compared (p = {p_value:.2f})"
+    size = max(margin, abs(effect.estimate))
+    needed = effect.seeds_to_settle(size)
+    if needed is None:
+        return f"{why}; more test examples would have to settle it, seeds alone cannot"
+    shown = scale.number(size, scale.digits([interval]))
+    return f"{why}; about {max(needed, effect.seeds + 1)} seeds would tell {shown} {scale.unit_in_words} from none"
 
 
 def gain_in_words(interval: Interval, baseline: str, scale: Scale, seeds: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from textwrap import indent
 from typing import Literal
@@ -18,6 +19,8 @@ from kdbench.measuring.record import Record
 from kdbench.report.terminal import leaderboard_table, verdict_panel
 from kdbench.store.run_folder import RunFolder
 
+_KEPT = 64  # influences in memory at once: the baselines' are asked for by every method
+
 
 def board_of(run: RunFolder) -> Leaderboard:
     """The leaderboard of a run's records.
@@ -28,7 +31,12 @@ def board_of(run: RunFolder) -> Leaderboard:
     records = run.records()
     if not records:
         raise BadInput(f"the run in {run.path} has no finished trial yet", hint="`kdbench run` goes on with it")
-    return leaderboard(records, equivalence_margin=run.manifest().equivalence_margin)
+    influences = lru_cache(_KEPT)(lambda fingerprint: run.trial(fingerprint).influences())
+    return leaderboard(
+        records,
+        equivalence_margin=run.manifest().equivalence_margin,
+        influences=lambda record: influences(record.fingerprint),
+    )
 
 
 def print_results(run: RunFolder) -> None:

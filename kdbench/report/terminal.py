@@ -74,7 +74,7 @@ def verdict_panel(leaderboard: Leaderboard) -> RenderableType:
             parts.append(Text(f"{board.task}: {board.pair}", style="bold"))
         parts.append(evidence)
     if any(len(board.rows) > 2 for board in leaderboard.boards):
-        note = "Each verdict stands alone: intervals are not corrected for comparing several methods."
+        note = "Verdicts are corrected for comparing several methods (Holm); the intervals shown are not."
         parts += [Text(), Text(note, style="dim")]
     return Panel(Group(*parts), title="Verdict", title_align="left", box=box.ROUNDED, padding=(0, 1))
 
