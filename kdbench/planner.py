@@ -16,7 +16,7 @@ from kdbench.plan import Cohort, LoadedTask, Plan, Skipped, Trial
 from kdbench.plugins import Kind, Registry
 from kdbench.provenance import digest, engine_digest
 from kdbench.spec import Spec
-from kdbench.suite import Pair, Suite
+from kdbench.suite import Pair, Recipe, Suite
 from kdbench.task import Data, Task
 
 VALIDATION_SEED = 0  # the split is part of the suite, not of a seed: all seeds are scored on the same examples
@@ -34,7 +34,7 @@ def make_plan(suite: Suite, registry: Registry, folders: DataFolders) -> Plan:
 class _Planner:
     def __init__(self, suite: Suite, registry: Registry, folders: DataFolders) -> None:
         self.suite, self.registry = suite, registry
-        for recipe in (suite.recipe, suite.teacher_recipe):
+        for recipe in (recipe for pair in suite.pairs for recipe in self._recipes(pair)):
             for view in recipe.augmentation:  # a mistake must not wait for training
                 try:
                     parse_augmentation([view])
@@ -50,6 +50,10 @@ class _Planner:
         _check_margins(suite, sorted({task.metrics[0].name for task in self.tasks.values()}))
         self._taps: dict[tuple[str, str], frozenset[str] | str] = {}
 
+    def _recipes(self, pair: Pair) -> tuple[Recipe, Recipe]:
+        """How the pair's student and its teachers are trained."""
+        return pair.recipe or self.suite.recipe, pair.teacher_recipe or self.suite.teacher_recipe
+
     def _create(self, kind: Kind, spec: Spec) -> Any:
         try:
             return self.registry.create(kind, spec)
@@ -59,7 +63,7 @@ class _Planner:
     def plan(self) -> Plan:
         cohorts, skipped = [], []
         for task in self.tasks:
-            for pair in self.suite.pairs:
+            for pair in (pair for pair in self.suite.pairs if pair.serves(task)):
                 for seed in self.suite.seeds:
                     runnable = []
                     for name, method in self.methods:
@@ -80,7 +84,8 @@ class _Planner:
         task: Task = self._create("task", spec)
         data = with_validation(task.load(folders), self.suite.validation_fraction)
         assert data.validation is not None
-        if data.spec.positions and (self.suite.recipe.augmentation or self.suite.teacher_recipe.augmentation):
+        recipes = [recipe for pair in self.suite.pairs if pair.serves(str(spec)) for recipe in self._recipes(pair)]
+        if data.spec.positions and any(recipe.augmentation for recipe in recipes):
             hint = "leave the recipe's augmentation empty"
             error = BadInput(f"{spec} labels positions, which crop and flip would leave behind", hint=hint)
             raise self.suite.located(spec, error)
@@ -111,7 +116,7 @@ class _Planner:
             student=pair.student,
             method_name=name,
             method=method,
-            recipe=self.suite.recipe,
+            recipe=self._recipes(pair)[0],
             seed=seed,
             stream="student",
             teachers=teachers,
@@ -127,7 +132,7 @@ class _Planner:
             student=pair.teacher[index],
             method_name="teacher",
             method=Method(),
-            recipe=self.suite.teacher_recipe,
+            recipe=self._recipes(pair)[1],
             seed=seed if self.suite.teachers == "per-seed" else 0,
             stream=f"teacher {index}",
             teachers=(),
@@ -148,7 +153,7 @@ class _Planner:
             student=pair.student,
             method_name=name if teachers else "teacher",
             method=method.teacher_method() or Method(),
-            recipe=self.suite.recipe,
+            recipe=self._recipes(pair)[0],
             seed=seed,
             stream=f"generation {generation} {index}",
             teachers=teachers,

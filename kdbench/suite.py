@@ -139,13 +139,25 @@ class Recipe(_Section):
 
 
 class Pair(_Section):
-    """Teachers and the student that learns from them. Most methods look at the first teacher only."""
+    """Teachers and the student that learns from them. Most methods look at the first teacher only.
+
+    Attributes:
+        tasks: those of the suite's tasks that the pair is for; all, where it names none.
+        recipe, teacher_recipe: the suite's, with the keys that the pair overrides; None where it overrides nothing.
+    """
 
     teacher: Annotated[Listed[PluginName], MinLen(1), BeforeValidator(_read_names)]
     student: PluginName
+    tasks: Annotated[Listed[PluginName], BeforeValidator(_read_names)] = ()
+    recipe: Recipe | None = None
+    teacher_recipe: Recipe | None = None
 
     def __str__(self) -> str:
         return f"{self.teacher[0]} -> {self.student}"
+
+    def serves(self, task: str) -> bool:
+        """Whether the pair is for `task`, as the suite writes it."""
+        return not self.tasks or canonical(Spec.parse(task)) in self.tasks
 
 
 class Suite(_Section):
@@ -185,14 +197,17 @@ class Suite(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_teacher_recipe(cls, data: Any) -> Any:
+    def _complete_recipes(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or "recipe" not in data:
             return data
         recipe, overrides = data["recipe"], data.get("teacher_recipe", {})
         recipe = recipe.model_dump() if isinstance(recipe, Recipe) else recipe
         if not isinstance(recipe, Mapping) or not isinstance(overrides, Mapping):
             return data
-        return {**data, "teacher_recipe": {**recipe, **overrides}}
+        pairs = data.get("pairs")
+        if isinstance(pairs, (list, tuple)):
+            pairs = [_with_recipes(pair, recipe, overrides) for pair in pairs]
+        return {**data, "pairs": pairs, "teacher_recipe": {**recipe, **overrides}}
 
     @field_validator("suite")
     @classmethod
@@ -210,6 +225,16 @@ class Suite(_Section):
                 raise _invalid(f"lists '{text}' twice")
             seen.add(text)
         return entries
+
+    @field_validator("pairs")
+    @classmethod
+    def _are_for_tasks_of_the_suite(cls, pairs: tuple[Pair, ...], info: ValidationInfo) -> tuple[Pair, ...]:
+        tasks = [canonical(task) for task in info.data.get("tasks", ())]
+        for pair in pairs:
+            for task in pair.tasks:
+                if tasks and task not in tasks:
+                    raise _invalid(f"{pair} is for the task '{task}', which the suite does not list")
+        return pairs
 
     @field_validator("controls")
     @classmethod
@@ -323,6 +348,16 @@ class Suite(_Section):
             listed = [Spec(asked.name)]
         changed = [Spec(asked.name, {**method.params, **asked.params}) for method in listed]
         return list({canonical(method): method for method in changed}.values())
+
+
+def _with_recipes(pair: Any, recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Any:
+    """A pair as written, its recipes completed by the suite's; `overrides`: what the suite's `teacher_recipe` says."""
+    if not isinstance(pair, Mapping) or not {"recipe", "teacher_recipe"} & pair.keys():
+        return pair
+    own, taught = pair.get("recipe", {}), pair.get("teacher_recipe", {})
+    if not isinstance(own, Mapping) or not isinstance(taught, Mapping):
+        return pair
+    return {**pair, "recipe": {**recipe, **own}, "teacher_recipe": {**recipe, **overrides, **own, **taught}}
 
 
 def _asks_for(written: Any, spec: Spec) -> bool:

@@ -135,9 +135,12 @@ def _message(source: Source, errors: Iterable[ErrorDetails]) -> str:
 
 
 def _is_news(source: Source, error: ErrorDetails) -> bool:
-    """False for what follows from another problem: keys that `teacher_recipe` inherits, lists short of bad entries."""
+    """False for what follows from another problem: keys that a recipe inherits, lists short of bad entries."""
     key = error["loc"]
-    inherited = key[:1] == ("teacher_recipe",) and key not in source.lines
+    recipe = key[:1] == ("teacher_recipe",) or (
+        key[:1] == ("pairs",) and key[2:3] in (("recipe",), ("teacher_recipe",))
+    )
+    inherited = recipe and key not in source.lines
     return not inherited and not (error["type"] == "too_short" and error["input"])
 
 
@@ -152,7 +155,7 @@ def _plain_words(kind: str, given: Any, limits: dict[str, Any], key: Key) -> str
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            section = _SECTIONS.get(str(key[0]), Suite) if len(key) > 1 else Suite
+            section = next((_SECTIONS[str(part)] for part in reversed(key[:-1]) if str(part) in _SECTIONS), Suite)
             return f"unknown key; {suggestion(str(key[-1]), section.model_fields)}"
         case "literal_error":
             return f"must be {limits['expected']}{not_given}"

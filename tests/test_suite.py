@@ -430,3 +430,53 @@ def test_listing_needs_no_torch() -> None:
     check = "import sys; from kdbench.suite_file import list_suites; list_suites(); print('torch' in sys.modules)"
     shown: Any = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
+
+
+OWN_RECIPES = """
+suite: m@1.0
+tasks: [digits, "fashion_mnist[train_examples=100]"]
+pairs:
+  - {teacher: big, student: small}
+  - teacher: tall
+    student: short
+    tasks: digits
+    recipe: {epochs: 3}
+    teacher_recipe: {batch_size: 16}
+recipe: {epochs: 1, learning_rate: 0.5}
+teacher_recipe: {learning_rate: 0.1}
+"""
+
+
+def test_a_pair_may_have_tasks_and_recipes_of_its_own() -> None:
+    common, own = parse_suite(OWN_RECIPES, "s.yaml").pairs
+    assert (common.recipe, common.teacher_recipe) == (None, None)
+    assert [common.serves(task) for task in ("digits", "fashion_mnist[train_examples=100]")] == [True, True]
+    assert [own.serves(task) for task in ("digits", "fashion_mnist[train_examples=100]")] == [True, False]
+    assert own.recipe == Recipe(epochs=3, learning_rate=0.5)
+    reordered = OWN_RECIPES.replace("digits", "'d[b=1,a=2]'")
+    assert parse_suite(reordered, "s.yaml").pairs[1].serves("d[b=1,a=2]")
+    assert own.teacher_recipe == Recipe(epochs=3, learning_rate=0.1, batch_size=16)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tasks: digits\n", "tasks: cola\n", "tall -> short is for the task 'cola', which the suite does not list"),
+        (
+            "recipe: {epochs: 3}",
+            "recipe: {epoch: 3}",
+            "s.yaml:9: pairs[1].recipe.epoch: unknown key; did you mean 'epochs'",
+        ),
+        (
+            "{batch_size: 16}",
+            "{batch_size: 1}",
+            "s.yaml:10: pairs[1].teacher_recipe.batch_size: must be at least 2, not 1",
+        ),
+        ("recipe: {epochs: 3}", "recipe: 3", "s.yaml:9: pairs[1].recipe: must be a mapping"),
+    ],
+)
+def test_mistakes_in_a_pairs_own_recipe_are_located_once(old: str, new: str, message: str) -> None:
+    with pytest.raises(SuiteError) as error:
+        parse_suite(OWN_RECIPES.replace(old, new), "s.yaml")
+    assert message in str(error.value)
+    assert "problems" not in str(error.value)

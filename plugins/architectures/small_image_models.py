@@ -12,7 +12,7 @@ from torchvision.ops import Conv2dNormActivation
 from kdbench import Architecture, DataSpec, Positive, Tap
 
 from ._images import image_shape
-from .torchvision_models import work_out_of_place
+from ._torchvision import work_out_of_place
 
 
 @dataclass(frozen=True)
