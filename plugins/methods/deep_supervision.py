@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeepSupervision(Method):
-    """Trains the early exits of `self_distillation` on the true labels, with nothing passed from the deepest one.
+    """Trains early exits on the true labels alone.
 
-    Rules out that the exits alone help, by bringing the labels closer to the early layers (Lee et al. 2015,
-    deeply-supervised nets): CE of the deepest classifier + exit_weight times the sum of the exits' CE.
+    The exits of `self_distillation`, without what the deepest one passes to them there. Rules out that exits help by
+    themselves, by bringing the labels closer to the early layers (Lee et al. 2015, deeply-supervised nets): CE of the
+    deepest classifier + exit_weight times the sum of the exits' CE.
     """
 
     family: ClassVar[Family] = "control"

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndependentPair(Method):
-    """Trains `peers` students as `dml` does, with the same budget, but each on the true labels only.
+    """Trains students side by side, each on the true labels only.
 
-    Rules out that anything but the coupling is at work in mutual learning. The first one is measured.
+    What `dml` does, with the same budget, less the coupling. Rules out that anything but the coupling is at work in
+    mutual learning. The first one is measured.
     """
 
     family: ClassVar[Family] = "control"

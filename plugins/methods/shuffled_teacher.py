@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShuffledTeacher(KD):
-    """KD in which every row of a batch follows the teacher's answer to another row, drawn anew at each step.
+    """KD in which every example follows the teacher's answer to another one.
 
-    The soft targets have the temperature, the confidence and the mix of classes that they have in KD, and say nothing
-    about the example at hand. Rules out that softened targets as such, whatever they say, are what helps.
+    The answers are exchanged among the rows of a batch, anew at each step. The soft targets have the temperature,
+    the confidence and the mix of classes that they have in KD, and say nothing about the example at hand. Rules out
+    that softened targets as such, whatever they say, are what helps.
     """
 
     family: ClassVar[Family] = "control"
