@@ -11,8 +11,9 @@ from kdbench.architecture import Architecture
 from kdbench.errors import BrokenPlugin
 from kdbench.hyperparameters import values
 from kdbench.method import Method
+from kdbench.recipe import Recipe
 from kdbench.spec import Spec
-from kdbench.suite import Recipe, Suite
+from kdbench.suite import Suite
 from kdbench.task import Data, Metric, Task
 
 

@@ -15,8 +15,9 @@ from kdbench.method import ALL, Method
 from kdbench.plan import Cohort, LoadedTask, Plan, Skipped, Trial
 from kdbench.plugins import Kind, Registry
 from kdbench.provenance import digest, engine_digest
+from kdbench.recipe import Pair, Recipe
 from kdbench.spec import Spec
-from kdbench.suite import Pair, Recipe, Suite
+from kdbench.suite import Suite
 from kdbench.task import Data, Task
 
 VALIDATION_SEED = 0  # the split is part of the suite, not of a seed: all seeds are scored on the same examples

@@ -8,25 +8,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
     PlainValidator,
     PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from kdbench.errors import BadInput, SuiteError
+from kdbench.recipe import Pair, Recipe
 from kdbench.spec import Spec
+from kdbench.suite_fields import Listed, PluginSpec, Section, canonical, invalid
 from kdbench.yaml_source import Source
 
 LANGUAGE: Final = 1
@@ -41,38 +39,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*@(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{
 # They change no number, so they may be reworded within a version.
 _PROSE = {"title", "question", "departures"}
 
-T = TypeVar("T")
-Listed = Annotated[tuple[T, ...], Field(strict=False)]
-
-
-def canonical(entry: Any) -> str:
-    """One text for all spellings of the same thing: parameters in order of their names."""
-    return str(Spec(entry.name, dict(sorted(entry.params.items())))) if isinstance(entry, Spec) else str(entry)
-
-
-def _invalid(message: str) -> PydanticCustomError:
-    return PydanticCustomError("suite", "{message}", {"message": message})
-
-
-def _read_spec(written: Any) -> Spec:
-    if isinstance(written, Spec):
-        return written
-    try:
-        spec = Spec.parse(written)
-    except BadInput as error:
-        raise _invalid(str(error).replace("\n", "; ")) from error
-    if spec.flags:
-        raise _invalid(f"cannot read '{spec.flags[0]}' in '{spec}'; write key=value in the brackets")
-    return spec
-
 
 def _read_seeds(written: Any) -> Any:
     if isinstance(written, int) and not isinstance(written, bool):
         if not 1 <= written <= MAX_SEEDS:
-            raise _invalid(f"must be 1 to {MAX_SEEDS} seeds, not {written}")
+            raise invalid(f"must be 1 to {MAX_SEEDS} seeds, not {written}")
         return tuple(range(written))
     if not isinstance(written, (list, tuple)):
-        raise _invalid(f"must be a number of seeds or a list of them, not {written!r:.60}")
+        raise invalid(f"must be a number of seeds or a list of them, not {written!r:.60}")
     return tuple(written)
 
 
@@ -80,87 +54,15 @@ def _read_margin(written: Any) -> Any:
     """A number, or numbers by name."""
     for margin in written.values() if isinstance(written, Mapping) else [written]:
         if isinstance(margin, bool) or not isinstance(margin, int | float):
-            raise _invalid(f"must be a number, or one for each metric, not {margin!r:.60}")
+            raise invalid(f"must be a number, or one for each metric, not {margin!r:.60}")
         if not 0 < margin < math.inf:
-            raise _invalid(f"must be greater than 0, not {margin}")
+            raise invalid(f"must be greater than 0, not {margin}")
     return (
         {str(metric): float(margin) for metric, margin in written.items()} if isinstance(written, Mapping) else written
     )
 
 
-def _read_names(written: Any) -> Any:
-    return (written,) if isinstance(written, (str, Mapping)) else written
-
-
-PluginSpec = Annotated[InstanceOf[Spec], BeforeValidator(_read_spec)]
-# A spec kept as its canonical text: records and leaderboards show it.
-PluginName = Annotated[str, BeforeValidator(lambda written: canonical(_read_spec(written)))]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Recipe(_Section):
-    """How a network is trained; the same for every method of a suite.
-
-    `milestones` and `warmup` are fractions of training, so that a recipe can be lengthened without rewriting it.
-    """
-
-    epochs: Annotated[int, Ge(1)]
-    batch_size: Annotated[int, Ge(2)] = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Gt(0)] = 0.05
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Ge(0)] = 5e-4
-    decay_biases_and_norms: bool = False
-    schedule: Literal["multistep", "cosine", "constant"] = "multistep"
-    milestones: Listed[Annotated[float, Gt(0), Lt(1)]] = (0.625, 0.75, 0.875)
-    gamma: Annotated[float, Gt(0), Le(1)] = 0.1
-    warmup: Annotated[float, Ge(0), Lt(1)] = 0.0
-    clip_grad_norm: Annotated[float, Gt(0)] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    augmentation: Listed[PluginName] = ()
-
-    @field_validator("milestones")
-    @classmethod
-    def _increase(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
-        if list(milestones) != sorted(set(milestones)):
-            raise _invalid("must increase from one to the next")
-        return milestones
-
-    @field_validator("nesterov")
-    @classmethod
-    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
-        if nesterov and info.data.get("momentum") == 0:
-            raise _invalid("needs a momentum above 0")
-        return nesterov
-
-
-class Pair(_Section):
-    """Teachers and the student that learns from them. Most methods look at the first teacher only.
-
-    Attributes:
-        tasks: those of the suite's tasks that the pair is for; all, where it names none.
-        recipe, teacher_recipe: the suite's, with the keys that the pair overrides; None where it overrides nothing.
-    """
-
-    teacher: Annotated[Listed[PluginName], MinLen(1), BeforeValidator(_read_names)]
-    student: PluginName
-    tasks: Annotated[Listed[PluginName], BeforeValidator(_read_names)] = ()
-    recipe: Recipe | None = None
-    teacher_recipe: Recipe | None = None
-
-    def __str__(self) -> str:
-        return f"{self.teacher[0]} -> {self.student}"
-
-    def serves(self, task: str) -> bool:
-        """Whether the pair is for `task`, as the suite writes it."""
-        return not self.tasks or canonical(Spec.parse(task)) in self.tasks
-
-
-class Suite(_Section):
+class Suite(Section):
     """One experiment: tasks x pairs x (controls + methods) x seeds, under one recipe.
 
     Attributes:
@@ -213,7 +115,7 @@ class Suite(_Section):
     @classmethod
     def _has_version(cls, suite: str) -> str:
         if not _ID.fullmatch(suite):
-            raise _invalid(f"must be name@major.minor, e.g. quickstart@1.0, not {suite!r:.60}")
+            raise invalid(f"must be name@major.minor, e.g. quickstart@1.0, not {suite!r:.60}")
         return suite
 
     @field_validator("tasks", "methods", "controls", "seeds", "pairs")
@@ -222,7 +124,7 @@ class Suite(_Section):
         seen: set[str] = set()
         for text in map(canonical, entries):
             if text in seen:
-                raise _invalid(f"lists '{text}' twice")
+                raise invalid(f"lists '{text}' twice")
             seen.add(text)
         return entries
 
@@ -233,7 +135,7 @@ class Suite(_Section):
         for pair in pairs:
             for task in pair.tasks:
                 if tasks and task not in tasks:
-                    raise _invalid(f"{pair} is for the task '{task}', which the suite does not list")
+                    raise invalid(f"{pair} is for the task '{task}', which the suite does not list")
         return pairs
 
     @field_validator("controls")
@@ -248,7 +150,7 @@ class Suite(_Section):
         controls = {canonical(control) for control in info.data.get("controls", ())}
         for method in methods:
             if canonical(method) in controls:
-                raise _invalid(f"'{method}' is a control already; list it once")
+                raise invalid(f"'{method}' is a control already; list it once")
         return methods
 
     @classmethod

@@ -26,7 +26,7 @@ FLOORS = (
         "augmentation",
         "yaml_source",
     },
-    {"plugins", "catalogue", "suite", "suite_file", "testing"},
+    {"plugins", "catalogue", "suite", "suite_fields", "suite_file", "recipe", "testing"},
     {"plan"},
     {"planner"},
     {"training"},

@@ -7,7 +7,7 @@ import math
 import pytest
 from torch import nn
 
-from kdbench.suite import Recipe
+from kdbench.recipe import Recipe
 from kdbench.training.recipe import build_optimizer, learning_rate
 
 

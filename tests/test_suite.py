@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from kdbench.errors import BadInput, SuiteError, UnknownName
+from kdbench.recipe import Pair, Recipe
 from kdbench.spec import Spec
-from kdbench.suite import MAX_SEEDS, Pair, Recipe, Suite
+from kdbench.suite import MAX_SEEDS, Suite
 from kdbench.suite_file import list_suites, load_suite, packaged_suites, parse_suite
 
 FULL = """\

@@ -19,7 +19,7 @@ from kdbench.training.randomness import generator, seeded
 EVALUATION_BATCH = 256
 POSITIONS_BATCH = 32  # where an example has an answer at each of its positions,
 OUTPUT_NUMBERS = 1 << 25  # and fewer where a batch would answer more numbers than these: 128 MB
-KEPT_NUMBERS = 1 << 23  # logits kept of a split: 32 MB
+KEPT_NUMBERS = 1 << 22  # logits kept of a split: 16 MB
 
 
 @dataclass(frozen=True)
