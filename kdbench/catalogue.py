@@ -14,7 +14,8 @@ from kdbench.spec import Spec
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a listing. `parameters` are written as in the source: `temperature: Positive = 4.0`."""
+    """One line of a listing. `parameters` are written as in suites, `temperature=4.0`; `stages=two|joint` names
+    the choices, the default first, and `path=...` is one that has no default."""
 
     name: str
     kind: Kind
@@ -104,7 +105,21 @@ def _presets(plugin: Plugin) -> frozenset[str]:
 
 def _parameters(definitions: list[ast.ClassDef], fixed: frozenset[str]) -> list[str]:
     body = [node for definition in definitions for node in definition.body if isinstance(node, ast.AnnAssign)]
-    fields = {
-        ast.unparse(node.target): ast.unparse(node) for node in body if "ClassVar" not in ast.unparse(node.annotation)
-    }
-    return [field for name, field in fields.items() if name not in fixed]
+    fields = {ast.unparse(node.target): node for node in body if "ClassVar" not in ast.unparse(node.annotation)}
+    return [f"{name}={_value(node)}" for name, node in fields.items() if name not in fixed]
+
+
+def _value(field: ast.AnnAssign) -> str:
+    default = _plain(field.value) if field.value else "..."
+    annotation = field.annotation
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
+        choices = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+        return "|".join(dict.fromkeys([default, *map(_plain, choices)]))
+    return default
+
+
+def _plain(value: ast.expr) -> str:
+    """A value as a suite writes it: texts without quotes, unless they need them to be seen."""
+    if isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value.isprintable() and value.value:
+        return value.value
+    return ast.unparse(value)
