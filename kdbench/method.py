@@ -24,6 +24,7 @@ class Needs:
         students: networks trained jointly; the first is the one measured.
         teachers: how many frozen teachers; ALL = every teacher of the pair, at least two.
         teacher_architecture: "student" asks for teachers of the student's own architecture (born-again networks).
+        teacher_training: "none" asks for teachers of the pair's architecture as they were before training (a placebo).
         targets: "teacher" trains on what the first teacher decodes instead of the data's targets (sequence-level
             distillation); such trials have batches of their own, in the same order.
     """
@@ -33,6 +34,7 @@ class Needs:
     students: int = 1
     teachers: int | Literal["all"] = 1
     teacher_architecture: Literal["teacher", "student"] = "teacher"
+    teacher_training: Literal["full", "none"] = "full"
     targets: Literal["data", "teacher"] = "data"
 
 
@@ -48,6 +50,7 @@ class Step:
             stages [batch, channels, *positions].
         teachers: per teacher, the same, computed under `no_grad` and shared with other trials: read, never write.
         task_loss: the hard-label loss (a scalar) of logits [N, classes]; closes over the batch's targets.
+        labels: the class of each row of the logits, [N]; None where rows have none of their own (frames of speech).
         indices: positions of the examples in the training set, [batch] (for memory banks).
         progress: 0 at the first step of training, 1 at the last.
         auxiliary: what `build_auxiliary` returned; trained with the student, thrown away after.
@@ -57,6 +60,7 @@ class Step:
     teachers: Sequence[Mapping[str, Tensor]]
     task_loss: Callable[[Tensor], Tensor]
     indices: Tensor
+    labels: Tensor | None = None
     progress: float = 0.0
     auxiliary: nn.Module | None = None
 

@@ -107,7 +107,8 @@ class _Planner:
         elif wanted > len(pair.teacher):
             reason = f"it learns from {wanted} teachers and the pair has {len(pair.teacher)}"
         else:
-            teachers = tuple(self._teacher(task, pair, index, seed) for index in range(wanted))
+            trained = needs.teacher_training == "full"
+            teachers = tuple(self._teacher(task, pair, index, seed, trained) for index in range(wanted))
         if needs.targets == "teacher" and not needs.teachers:
             raise BrokenPlugin(f"{name} trains on what its first teacher decodes, and has no teacher")
         trial = self._fingerprinted(
@@ -125,7 +126,8 @@ class _Planner:
         )
         return trial, reason or self._misfit(trial)
 
-    def _teacher(self, task: str, pair: Pair, index: int, seed: int) -> Trial:
+    def _teacher(self, task: str, pair: Pair, index: int, seed: int, trained: bool = True) -> Trial:
+        recipe = self._recipes(pair)[1]
         return self._fingerprinted(
             task=task,
             pair="",
@@ -133,7 +135,7 @@ class _Planner:
             student=pair.teacher[index],
             method_name="teacher",
             method=Method(),
-            recipe=self._recipes(pair)[1],
+            recipe=recipe if trained else recipe.model_copy(update={"epochs": 0}),
             seed=seed if self.suite.teachers == "per-seed" else 0,
             stream=f"teacher {index}",
             teachers=(),

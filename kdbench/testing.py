@@ -91,7 +91,7 @@ def example_step(
     for tensor in (tensor for student in students for tensor in student.values()):
         tensor.requires_grad_()
     targets = torch.randint(classes, (batch * answers,), generator=generator)
-    step = Step(students, teachers, partial(cross_entropy, target=targets), indices=torch.arange(batch))
+    step = Step(students, teachers, partial(cross_entropy, target=targets), indices=torch.arange(batch), labels=targets)
     with _seeded(seed):
         auxiliary = method.build_auxiliary(step)
     assert auxiliary is None or isinstance(auxiliary, nn.Module), "build_auxiliary must return an nn.Module or None"

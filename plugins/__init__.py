@@ -17,6 +17,8 @@ def kdbench_methods() -> Mapping[str, str]:
         "deep_supervision": f"{_METHODS}.deep_supervision:DeepSupervision",
         "independent_pair": f"{_METHODS}.independent_pair:IndependentPair",
         "shuffled_teacher": f"{_METHODS}.shuffled_teacher:ShuffledTeacher",
+        "class_mean_teacher": f"{_METHODS}.class_mean_teacher:ClassMeanTeacher",
+        "untrained_teacher": f"{_METHODS}.untrained_teacher:UntrainedTeacher",
         "kd": f"{_METHODS}.kd:KD",
         "fitnets": f"{_METHODS}.fitnets:FitNets",
         "attention_transfer": f"{_METHODS}.attention_transfer:AttentionTransfer",

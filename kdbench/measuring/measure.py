@@ -252,7 +252,7 @@ def _quality(loaded: LoadedTask, predictions: Predictions) -> dict[str, float]:
 
 def _validation(loaded: LoadedTask, trained: Trained) -> dict[str, float]:
     name = f"validation_{loaded.validation_metric.name}"
-    return {name: trained.curves[name][-1]}
+    return {name: trained.curves[name][-1]} if trained.curves else {}  # an untrained teacher has no epoch
 
 
 def _mean_answer(logits: list[Tensor]) -> Tensor:

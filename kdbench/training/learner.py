@@ -86,6 +86,7 @@ class Learner:
             ],
             task_loss=lambda logits: task.loss(logits, batch),
             indices=batch.indices,
+            labels=task.labels(batch),
             progress=progress,
             auxiliary=self.auxiliary,
         )

@@ -1,4 +1,4 @@
-"""Deep supervision, independent pair, shuffled teacher: what they share with what they control, and what they lack."""
+"""The controls: what they share with what they control, and what they lack."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kdbench import NotApplicable
 from kdbench.losses import soft_loss
 from kdbench.testing import check_method, example_step
+from kdbench_plugins.methods.class_mean_teacher import ClassMeanTeacher
 from kdbench_plugins.methods.deep_supervision import DeepSupervision
 from kdbench_plugins.methods.dml import DML
 from kdbench_plugins.methods.independent_pair import IndependentPair
@@ -16,13 +18,15 @@ from kdbench_plugins.methods.kd import KD
 from kdbench_plugins.methods.scratch import Scratch
 from kdbench_plugins.methods.self_distillation import SelfDistillation
 from kdbench_plugins.methods.shuffled_teacher import ShuffledTeacher
+from kdbench_plugins.methods.untrained_teacher import UntrainedTeacher
 
 F64 = torch.float64
 
 
-@pytest.mark.parametrize(
-    "method", [DeepSupervision(), IndependentPair(), ShuffledTeacher()], ids=lambda m: type(m).__name__
-)
+CONTROLS = [DeepSupervision(), IndependentPair(), ShuffledTeacher(), ClassMeanTeacher(), UntrainedTeacher()]
+
+
+@pytest.mark.parametrize("method", CONTROLS, ids=lambda method: type(method).__name__)
 def test_contract(method):
     check_method(method)
     assert method.family == "control"
@@ -63,3 +67,20 @@ def test_the_placebo_has_the_loss_of_kd():
     expected = 0.9 * soft_loss(step.student["logits"], step.teacher["logits"].flip(0), 3.0)
     torch.testing.assert_close(losses["soft"], expected)
     torch.testing.assert_close(losses["task"], KD().losses(step)["task"])
+
+
+def test_every_example_follows_the_mean_answer_to_its_class():
+    method = ClassMeanTeacher(temperature=2.0)
+    step = example_step(method, batch=9, classes=3, dtype=F64)
+    answers = (step.teacher["logits"] / 2).softmax(dim=1)
+    first = (method.teacher_logits(step) / 2).softmax(dim=1)
+    means = torch.stack([answers[step.labels == label].mean(0) for label in range(3)])
+    torch.testing.assert_close(first, means[step.labels])
+    again = (method.teacher_logits(step) / 2).softmax(dim=1)
+    torch.testing.assert_close(again, first)  # the same rows again do not move a mean
+    assert "sums" in step.auxiliary.state_dict()
+
+
+def test_rows_without_a_class_have_no_mean():
+    with pytest.raises(NotApplicable, match="a class each"):
+        ClassMeanTeacher().build_auxiliary(replace(example_step(KD()), labels=None))
