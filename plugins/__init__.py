@@ -56,6 +56,7 @@ def kdbench_tasks() -> Mapping[str, str]:
         "audio_folder": f"{_TASKS}.audio_folder:AudioFolder",
         "speech_commands": f"{_TASKS}.speech_commands:SpeechCommands",
         "an4": f"{_TASKS}.an4:AN4",
+        "hf_speech": f"{_TASKS}.hf_speech:HubSpeech",
         "connected_digits": f"{_TASKS}.connected_digits:ConnectedDigits",
         "camvid": f"{_TASKS}.camvid:CamVid",
         "segmentation_folder": f"{_TASKS}.segmentation_folder:SegmentationFolder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -234,6 +236,23 @@ def offer_on_hub(patch: pytest.MonkeyPatch) -> str:
     return "hf_text[path=someone/something]"
 
 
+def write_hub_speech(folder: Path) -> str:
+    """Noise and transcripts in parquet files, as the hub keeps them."""
+    import datasets
+
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation", "test"):
+        sounds = []
+        for _ in range(6):
+            written = io.BytesIO()
+            soundfile.write(written, 0.1 * rng.standard_normal(8000), 16000, format="flac")
+            sounds.append({"bytes": written.getvalue(), "path": None})
+        rows = datasets.Dataset.from_dict({"audio": sounds, "text": ["one", "two", "three"] * 2})
+        rows.to_parquet(str(folder / f"{split}.parquet"))
+    return f"hf_speech[path={folder},train=train]"
+
+
 def write_turbofan(folder: Path) -> str:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -298,6 +317,7 @@ def task(request, tmp_path_factory, patch, offline) -> tuple[Task, DataFolders]:
         "audio_folder": lambda: write_audio_folder(base / "data" / "words"),
         "speech_commands": lambda: write_speech_commands(base / "data" / "speech_commands"),
         "an4": lambda: write_an4(base / "data" / "an4"),
+        "hf_speech": lambda: write_hub_speech(base / "hub"),
         "connected_digits": lambda: write_connected_digits(base / "data" / "fsdd"),
         "sst2": lambda: write_text_set(base / "data", patch, "sst2"),
         "ag_news": lambda: write_text_set(base / "data", patch, "ag_news"),

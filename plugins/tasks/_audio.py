@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -142,29 +143,33 @@ class Waveform:
 FRONT_ENDS: dict[str, type[LogMel] | type[Waveform]] = {"log_mel": LogMel, "waveform": Waveform}
 
 
-def read_mono(file: Path, sample_rate: int) -> Tensor:
+def read_mono(file: Path | BinaryIO, sample_rate: int, name: str = "") -> Tensor:
     """The samples of a sound file, float32 [samples] between -1 and 1: the mean of its channels.
+
+    `name` is what errors call it, where it is no file of its own.
 
     Raises:
         BadInput: it cannot be read whole, is empty, or has another sampling rate; names the file.
         MissingExtra: `soundfile` is not installed.
     """
+    name = name or str(file)
     try:
         import soundfile
     except ImportError as error:
         raise MissingExtra("reading sound files", "speech") from error
     try:
-        _refuse_truncated(file)
+        if isinstance(file, Path):
+            _refuse_truncated(file)
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
-        raise BadInput(f"cannot read the recording {file}: {error}", hint="replace it or remove it") from error
+        raise BadInput(f"cannot read the recording {name}: {error}", hint="replace it or remove it") from error
     if rate != sample_rate:
         raise BadInput(
-            f"the recording {file} has {rate} samples a second, not {sample_rate}",
+            f"the recording {name} has {rate} samples a second, not {sample_rate}",
             hint="kdbench does not resample: bring all recordings to one rate, and say which",
         )
     if not len(samples):
-        raise BadInput(f"the recording {file} is empty", hint="replace it or remove it")
+        raise BadInput(f"the recording {name} is empty", hint="replace it or remove it")
     return torch.from_numpy(samples).mean(dim=1)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench import BadInput, DataFolders, MissingData, MissingExtra
+from kdbench import BadInput, DataFolders
 
+from ._hub import check_names, load_from_hub
 from ._text import Corpus, Labelled, TextTask
 from ._text_table import Row, find_file, read_rows
 
@@ -87,40 +88,19 @@ class HubText(TextTask):
     test: str = "test"
 
     def corpus(self, folders: DataFolders) -> Corpus:
-        loaded = self._load(folders)
+        instead = "save the texts as CSV or JSON lines and take text_file[path=...]"
+        feature = f"hf_text[path={self.path}]"
+        loaded = load_from_hub(feature, folders, instead, self.path, self.subset, self.revision)
         wanted = {"train": self.train, "test": self.test}
         if "validation" in loaded and "validation" not in wanted.values():
             wanted["validation"] = "validation"
-        for split in wanted.values():
-            if split not in loaded:
-                raise BadInput(f"{self.path} has no split '{split}'", hint=f"choices: {', '.join(loaded)}")
+        check_names(self.path, "split", wanted.values(), loaded)
         order = getattr(loaded[self.train].features.get(self.label), "names", None)
         splits = {ours: self._examples(loaded[theirs], theirs, order) for ours, theirs in wanted.items()}
         return Corpus.of(splits, title=self.path, order=order)
 
-    def _load(self, folders: DataFolders) -> Mapping[str, Any]:
-        try:
-            import datasets
-        except ImportError as error:
-            raise MissingExtra(f"hf_text[path={self.path}]", "hub") from error
-        cache = str(folders.cache / "huggingface")
-        try:
-            return datasets.load_dataset(self.path, self.subset, revision=self.revision, cache_dir=cache)
-        except OSError as error:  # the library's own errors of absence and of the network are among them
-            raise MissingData(
-                f"the hub did not give '{self.path}': {error}",
-                hint=f"check the name and the network; once loaded it stays in {cache}. Without a network, save the"
-                " texts as CSV or JSON lines and take text_file[path=...]",
-            ) from error
-        except ValueError as error:
-            raise BadInput(
-                f"cannot load '{self.path}': {error}", hint="subset= names one of its configurations"
-            ) from error
-
     def _examples(self, rows: Any, split: str, order: Sequence[str] | None) -> Labelled:
-        for column in (self.text, self.label):
-            if column not in rows.column_names:
-                raise BadInput(f"{self.path} has no column '{column}'", hint=f"choices: {', '.join(rows.column_names)}")
+        check_names(self.path, "column", (self.text, self.label), rows.column_names)
         examples = []
         for number, (text, label) in enumerate(zip(rows[self.text], rows[self.label], strict=True)):
             where = f"{self.path}, row {number} of split '{split}'"
