@@ -160,6 +160,6 @@ def test_the_plain_network_is_small_and_pools_while_it_can() -> None:
     ],
 )
 def test_the_benchmarks_other_networks_have_their_exact_size(name: str, exact: int) -> None:
-    # As printed for CIFAR-100 by the code of the CRD benchmark (Tian et al. 2020), whose pairs we compare with.
+    # The sizes that these networks are known to have on CIFAR-100 in the CRD benchmark (Tian et al. 2020).
     built = discover().create("architecture", Spec(name))
     assert parameters(built, 100) == exact
