@@ -25,8 +25,8 @@ def publication(manifest: Manifest, leaderboard: Leaderboard, records: Sequence[
     ]
     if manifest.departures:
         sections += ["## Departures from the protocol", _bullets(manifest.departures)]
-    if skipped := _skipped(records):
-        sections += ["## Not run", _bullets(skipped)]
+    if missing := _without_result(records):
+        sections += ["## Without a result", _bullets(missing)]
     if samples := _samples(records):
         sections += ["## Samples", *samples]
     sections += ["## Where and how long", _bullets(_circumstances(manifest, records))]
@@ -45,8 +45,8 @@ def _counted(records: Sequence[Record]) -> str:
     return f"{len(records)} trials: {len(methods)} methods and controls, seeds {', '.join(map(str, seeds))}"
 
 
-def _skipped(records: Sequence[Record]) -> list[str]:
-    """Cells of method and task without a result, each once."""
+def _without_result(records: Sequence[Record]) -> list[str]:
+    """Methods that were skipped, failed or diverged on a task, each with its reason, once."""
     return list(
         dict.fromkeys(
             f"{record.method} on {record.task}, {record.pair}: {record.status}, {record.reason}"
@@ -57,7 +57,7 @@ def _skipped(records: Sequence[Record]) -> list[str]:
 
 
 def _samples(records: Sequence[Record]) -> list[str]:
-    """What the baseline and the first method of each task answered on its first seed."""
+    """What the first two methods of each task that gave samples answered, on the first seed of each."""
     found: dict[str, list[Record]] = {}
     for record in records:
         chosen = found.setdefault(record.task, [])
