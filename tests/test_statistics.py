@@ -7,10 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.analysis.statistics import Interval, mean_interval, paired_difference, paired_differences
+from kdbench.analysis.statistics import Interval, mean_interval, paired_differences
 
 # Two-sided critical values of Student's t from printed tables: (confidence, degrees of freedom) -> t.
 T_TABLE = {(0.95, 1): 12.706, (0.95, 2): 4.303, (0.95, 4): 2.776, (0.95, 9): 2.262, (0.90, 2): 2.920, (0.99, 2): 9.925}
+
+
+def paired_difference(a: dict[int, float], b: dict[int, float]) -> Interval:
+    """As the analysis pairs seeds: differences first, then their mean."""
+    return mean_interval(list(paired_differences(a, b).values()))
+
 
 numbers = st.floats(-1e3, 1e3, allow_nan=False)
 samples = st.lists(numbers, min_size=2, max_size=8)

@@ -61,12 +61,3 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 def paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> dict[int, float]:
     """a - b for every seed that both have, in the order of the seeds."""
     return {seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())}
-
-
-def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Interval:
-    """The mean of a - b over their common seeds, with its t interval: what the seeds share cancels.
-
-    Raises:
-        ValueError: no common seed, or a value that is not finite.
-    """
-    return mean_interval(list(paired_differences(a, b).values()), confidence)
