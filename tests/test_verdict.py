@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kdbench.analysis.effects import Effect
+from kdbench.analysis.headline import headline
 from kdbench.analysis.leaderboard import leaderboard
 from kdbench.analysis.statistics import Interval
-from kdbench.analysis.verdict import Scale, headline, judge
+from kdbench.analysis.verdict import Rival, Scale, judge
 from kdbench.measuring.record import Record
 
 POINTS = Scale("accuracy")
@@ -197,12 +198,71 @@ def test_headline_without_a_winner(methods: list[Record], start: str) -> None:
     assert said.removeprefix("Does knowledge distillation really work here? ").startswith(start)
 
 
-def test_headline_names_a_control_that_works_too() -> None:
-    smoothing = records("label_smoothing", 0.72, 0.731, 0.739, family="control")
-    assert "label_smoothing" not in headline(leaderboard([*SCRATCH, *WORKS]))
-    said = headline(leaderboard([*SCRATCH, *WORKS, *smoothing]))
-    assert "But label_smoothing beats scratch too: not all of the gain need be the teacher's." in said
-    assert "1 of 1 method works" in said
+def test_headline_tells_what_a_control_explains() -> None:
+    smoothing = records("label_smoothing", 0.71, 0.7201, 0.7299, family="control")
+    said = headline(leaderboard([*SCRATCH, *against(WORKS, "label_smoothing"), *smoothing]))
+    assert "1 of 1 method works: kd" in said, "it is surely better than the control too"
+    said = headline(leaderboard([*SCRATCH, *against(WORKS, "label_smoothing"), *relabelled(WORKS, "label_smoothing")]))
+    assert "1 better than the baseline, but no better than a control: kd" in said
+
+
+def against(methods: list[Record], *controls: str) -> list[Record]:
+    return [record.model_copy(update={"controls": controls}) for record in methods]
+
+
+def relabelled(methods: list[Record], control: str) -> list[Record]:
+    """The same results under the name of a control."""
+    return [
+        record.model_copy(update={"method": control, "family": "control", "fingerprint": f"{control} {record.seed}"})
+        for record in methods
+    ]
+
+
+CONTROLLED = (0.018, 0.019, 0.020)  # gains over scratch, surely above 0
+
+
+@pytest.mark.parametrize(
+    ("over_control", "p_value", "label", "said"),
+    [
+        ((0.009, 0.010, 0.011), 0.001, "works", "better than smooth too"),
+        ((-0.001, 0.0, 0.001), 1.0, "control explains", "but smooth (0.00 points over it"),
+        ((-0.02, -0.021, -0.022), 0.001, "control explains", "but smooth (-2.10 points over it"),
+        ((0.00, 0.01, 0.02), 0.2, "inconclusive", "not surely better than smooth, +1.0 points over it"),
+        ((0.009, 0.010, 0.011), 0.07, "inconclusive", "not sure once corrected"),
+    ],
+)
+def test_a_gain_must_be_one_over_the_controls_too(
+    over_control: tuple[float, ...], p_value: float, label: str, said: str
+) -> None:
+    effect = gains(*over_control)
+    assert effect is not None
+    verdict = judge(gains(*CONTROLLED), "scratch", POINTS, rivals=[Rival("smooth", effect, p_value)])
+    assert (verdict.label, said in verdict.evidence) == (label, True), verdict.evidence
+
+
+def test_controls_are_asked_only_where_there_is_a_gain() -> None:
+    beaten = gains(-0.02, -0.021, -0.022)
+    assert beaten is not None
+    for values in ((0.0, 0.0, 0.0), (-0.018, -0.019, -0.020), (0.00, 0.01, 0.02)):
+        alone = judge(gains(*values), "scratch", POINTS)
+        assert judge(gains(*values), "scratch", POINTS, rivals=[Rival("smooth", beaten, 0.0)]) == alone
+
+
+def test_a_control_without_a_result_is_named() -> None:
+    rows = leaderboard([*SCRATCH, *against(WORKS, "class_mean", "scratch")]).boards[0].rows
+    kd = next(row for row in rows if row.method == "kd")
+    assert kd.verdict.label == "works"
+    assert kd.verdict.evidence.endswith("; not compared with class_mean, without a result here")
+
+
+def test_comparisons_with_one_control_are_corrected_for_their_number() -> None:
+    """Alone it surely beats the control (p < 0.05); as one of eight methods it does not (p * 8 > 0.05)."""
+    control = records("placebo", 0.78, 0.781, 0.779, family="control")
+    many = [against(records(f"kd{n}", 0.80, 0.811, 0.819), "placebo") for n in range(8)]
+    alone = leaderboard([*SCRATCH, *control, *many[0]]).boards[0].rows
+    crowd = leaderboard([*SCRATCH, *control, *(each for method in many for each in method)]).boards[0].rows
+    assert next(row for row in alone if row.method == "kd0").verdict.label == "works"
+    assert next(row for row in crowd if row.method == "kd0").verdict.label == "inconclusive"
 
 
 def test_headline_without_baseline_and_without_records() -> None:

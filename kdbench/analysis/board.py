@@ -32,7 +32,12 @@ class Row:
             controls not: one that may explain the methods' gains should be easier to believe.
         retention: score / teacher's score on the same seeds (inverted where lower is better).
         gap_recovery: (score - baseline) / (teacher - baseline); None where the teacher is no better than the baseline.
-        means: every other metric and measurement, by its name in the record, that all finished seeds have.
+        placebo: whether it is KD from a teacher that was robbed of what it knows.
+        against: per applicable control, by its label, what the method gains over it; {} for controls.
+        lacking: applicable controls without a result here, by name.
+        fidelity_controls: the labels of the controls that its likeness to the teacher is compared with.
+        values: every metric and measurement, by its name in the record, per finished seed that has it.
+        means: of every metric and measurement but the primary that all finished seeds have.
         flops_ratio, seconds_ratio: training cost alone, the teacher's passes included, relative to the baseline's.
         ranked: whether every seed finished. A method with a missing trial is never averaged over its survivors.
         rank: 1 = best of the board, controls counted too, equal scores sharing a rank; None when unranked.
@@ -42,6 +47,7 @@ class Row:
     method: str
     family: str
     control: bool
+    placebo: bool
     params: Mapping[str, Any]
     counts: Mapping[Outcome, int]
     reasons: tuple[str, ...]
@@ -53,6 +59,10 @@ class Row:
     p_value: float | None
     retention: float | None
     gap_recovery: float | None
+    against: Mapping[str, Effect]
+    lacking: tuple[str, ...]
+    fidelity_controls: tuple[str, ...]
+    values: Mapping[str, Mapping[int, float]]
     means: Mapping[str, float]
     flops_ratio: float | None
     seconds_ratio: float | None
@@ -83,6 +93,8 @@ class Board:
     """One task and one teacher-student pair: the best row first, unranked rows last.
 
     Attributes:
+        task: as reports name it; where the suite varies the amount of training data, `data_set` with the amount added.
+        train_fraction: the part of the training examples that teacher and student saw.
         teachers: their names; `teacher` is the score of the pair's teacher over seeds, None where nothing measured it.
         seeds: every seed that some method of the board was asked for.
         unit: what the primary metric is counted in: "share", a part of a whole, read in percent and points; another
@@ -92,6 +104,8 @@ class Board:
     """
 
     task: str
+    data_set: str
+    train_fraction: float
     pair: str
     student: str
     teachers: tuple[str, ...]

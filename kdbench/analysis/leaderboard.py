@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kdbench.analysis.board import Board, Leaderboard, Outcome, Row
+from kdbench.analysis.board import Board, Leaderboard, Row
 from kdbench.analysis.effects import Effect, holm
+from kdbench.analysis.outcomes import finished, outcomes, ratio, score, teacher_scores, values
 from kdbench.analysis.statistics import Interval, mean_interval, paired_differences
-from kdbench.analysis.verdict import EQUIVALENCE_MARGIN, SHARE, Scale, Verdict, judge
+from kdbench.analysis.verdict import EQUIVALENCE_MARGIN, SHARE, Rival, Scale, Verdict, judge
 from kdbench.errors import BadInput
 from kdbench.measuring.record import Record
 from kdbench.spec import Spec
@@ -58,71 +59,97 @@ def leaderboard(
             f"results of different suites cannot share a table: {', '.join(sorted(versions))}",
             hint="name the run of one suite, or run them under different --name",
         )
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, float, str], list[Record]] = defaultdict(list)
     for record in records:
-        groups[record.task, record.pair].append(record)
+        groups[record.data_set or record.task, record.train_fraction, record.pair].append(record)
     boards = tuple(_board(groups[key], baseline, equivalence_margin, influences) for key in sorted(groups))
     return Leaderboard(", ".join(sorted({record.suite for record in records})), boards)
 
 
 @dataclass(frozen=True)
+class _Group:
+    """The records of one method with its parameters, by seed."""
+
+    label: str
+    records: Mapping[int, Record]
+
+    @property
+    def first(self) -> Record:
+        return next(iter(self.records.values()))
+
+    @cached_property
+    def done(self) -> dict[int, Record]:
+        return {seed: record for seed, record in sorted(self.records.items()) if finished(record)}
+
+    @property
+    def scores(self) -> dict[int, float]:
+        return {seed: score(record) for seed, record in self.done.items()}
+
+
+@dataclass(frozen=True)
 class _Reference:
-    """What the rows of one board are measured against; scores and records per seed."""
+    """What the rows of one board are measured against."""
 
     seeds: tuple[int, ...]
     scale: Scale
-    higher_is_better: bool
     baseline: str
-    records: Mapping[int, Record]
+    alone: _Group
+    groups: Sequence[_Group]
     teacher: Mapping[int, float]
     margin: float
     influences: Influences
 
     def gains(self, scores: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
         """`scores` against `other`, seed by seed, positive = better."""
-        return paired_differences(scores, other) if self.higher_is_better else paired_differences(other, scores)
+        return paired_differences(scores, other) if self.scale.higher_is_better else paired_differences(other, scores)
 
-    def effect(self, gains: Mapping[int, float], records: Mapping[int, Record]) -> Effect | None:
-        """The effect of `gains`, which `records` won over the baseline's."""
+    def effect(self, own: _Group, other: _Group) -> Effect | None:
+        """What `own` gains over `other`, on the seeds that both finished."""
         import numpy as np
 
+        gains = self.gains(own.scores, other.scores)
         if not gains:
             return None
-        seeds, sign = sorted(gains), 1 if self.higher_is_better else -1
-        pairs = [(self.influences(records[seed]), self.influences(self.records[seed])) for seed in seeds]
-        moved = [sign * (own - other) for own, other in pairs if own is not None and other is not None]
-        known = len(moved) == len(seeds) and len({len(each) for each in moved}) == 1
-        return Effect.of(np.array([gains[seed] for seed in seeds]), np.stack(moved) if known else None)
+        sign = 1 if self.scale.higher_is_better else -1
+        pairs = [(self.influences(own.done[seed]), self.influences(other.done[seed])) for seed in gains]
+        moved = [sign * (mine - theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
+        known = len(moved) == len(gains) and len({len(each) for each in moved}) == 1
+        return Effect.of(np.array(list(gains.values())), np.stack(moved) if known else None)
+
+    def rivals(self, names: Sequence[str]) -> list[_Group]:
+        """The finished controls of these names, in each configuration that was run."""
+        return [group for group in self.groups if group.first.method in names and group.done]
 
 
 def _board(
     records: Sequence[Record], baseline: str, margin: float | Mapping[str, float] | None, influences: Influences
 ) -> Board:
     records = sorted(records, key=lambda record: (record.method, record.seed, record.fingerprint))
-    groups = _by_method(records)
-    first, labels = records[0], _labels(groups)
-    teacher = _teacher_scores(records, baseline)
-    scores = [_score(record) for record in records if _finished(record)] + list(teacher.values())
+    groups = _groups(records)
+    first = records[0]
+    teacher = teacher_scores(records, baseline)
+    scores = [score(record) for record in records if finished(record)] + list(teacher.values())
     unit = first.unit
     if unit is None:
-        unit = SHARE if first.higher_is_better and all(0 <= score <= 1 for score in scores) else ""
-    baselines = [group for (method, _), group in groups.items() if method == baseline]
-    measured = {seed: record for seed, record in (baselines[0] if baselines else {}).items() if _finished(record)}
+        unit = SHARE if first.higher_is_better and all(0 <= value <= 1 for value in scores) else ""
+    alone = next((group for group in groups if group.first.method == baseline), _Group(baseline, {}))
     reference = _Reference(
         seeds=tuple(sorted({record.seed for record in records})),
         scale=Scale(first.primary, unit, first.higher_is_better),
-        higher_is_better=first.higher_is_better,
         baseline=baseline,
-        records=measured,
+        alone=alone,
+        groups=groups,
         teacher=teacher,
-        margin=_margin(margin, first.primary, unit, [_score(record) for record in measured.values()]),
+        margin=_margin(margin, first.primary, unit, list(alone.scores.values())),
         influences=influences,
     )
-    rows = _judged([_row(labels[key], group, reference) for key, group in groups.items()], reference)
+    rows = _judged([_row(group, reference) for group in groups], reference)
     return Board(
         task=first.task,
+        data_set=first.data_set or first.task,
+        train_fraction=first.train_fraction,
         pair=first.pair,
-        student=first.student,
+        student=first.pair.rpartition(" -> ")[2],
         teachers=first.teachers,
         primary=first.primary,
         higher_is_better=first.higher_is_better,
@@ -131,7 +158,7 @@ def _board(
         seeds=reference.seeds,
         teacher=_interval(teacher),
         baseline=baseline,
-        has_baseline=bool(reference.records),
+        has_baseline=bool(alone.done),
         rows=_ranked(rows, first.higher_is_better),
     )
 
@@ -144,7 +171,7 @@ def _margin(asked: float | Mapping[str, float] | None, metric: str, unit: str, b
     return part or EQUIVALENCE_MARGIN
 
 
-def _by_method(records: Sequence[Record]) -> dict[tuple[str, str], dict[int, Record]]:
+def _groups(records: Sequence[Record]) -> list[_Group]:
     groups: dict[tuple[str, str], dict[int, Record]] = defaultdict(dict)
     for record in records:
         group = groups[record.method, json.dumps(record.params, sort_keys=True)]
@@ -155,57 +182,68 @@ def _by_method(records: Sequence[Record]) -> dict[tuple[str, str], dict[int, Rec
                 hint="the run mixes two configurations; run it again under another --name",
             )
         group[record.seed] = record
-    return groups
+    return [_Group(_label(key, groups), group) for key, group in groups.items()]
 
 
-def _labels(groups: Mapping[tuple[str, str], Mapping[int, Record]]) -> dict[tuple[str, str], str]:
-    labels = {}
-    for key in groups:
-        variants = [json.loads(params) for method, params in groups if method == key[0]]
-        params = json.loads(key[1])
-        differing = {n: v for n, v in params.items() if any(n not in other or other[n] != v for other in variants)}
-        labels[key] = str(Spec(key[0], differing))
-    return labels
+def _label(key: tuple[str, str], groups: Mapping[tuple[str, str], object]) -> str:
+    """The method's name; where it is there several times, with the parameters that differ."""
+    variants = [json.loads(params) for method, params in groups if method == key[0]]
+    params = json.loads(key[1])
+    differing = {n: v for n, v in params.items() if any(n not in other or other[n] != v for other in variants)}
+    return str(Spec(key[0], differing))
 
 
-def _row(label: str, group: Mapping[int, Record], reference: _Reference) -> Row:
-    records = [group[seed] for seed in sorted(group)]
-    done = {record.seed: record for record in records if _finished(record)}
-    scores = {seed: _score(record) for seed, record in done.items()}
-    baseline = {seed: _score(record) for seed, record in reference.records.items()}
-    is_baseline = records[0].method == reference.baseline
-    gains = {} if is_baseline else reference.gains(scores, baseline)
-    counts, reasons = _outcomes(records, reference)
-    effect = reference.effect(gains, done)
-    kept = (scores, reference.teacher) if reference.higher_is_better else (reference.teacher, scores)
+def _row(group: _Group, reference: _Reference) -> Row:
+    first, scores, alone = group.first, group.scores, reference.alone
+    gains = {} if first.method == reference.baseline else reference.gains(scores, alone.scores)
+    counts, reasons = outcomes(list(group.records.values()), reference.seeds)
+    effect = reference.effect(group, alone) if gains else None
+    measured, baselines = values(group.done), values(alone.done)
+    rivals = [rival for rival in reference.rivals(first.controls) if rival is not alone]
+    against = {rival.label: reference.effect(group, rival) for rival in rivals}
+    kept = (scores, reference.teacher) if reference.scale.higher_is_better else (reference.teacher, scores)
     return Row(
-        label=label,
-        method=records[0].method,
-        family=records[0].family,
-        control=records[0].control,
-        params=records[0].params,
+        label=group.label,
+        method=first.method,
+        family=first.family,
+        control=first.control,
+        placebo=first.placebo,
+        params=first.params,
         counts=counts,
         reasons=reasons,
-        fingerprints=tuple(record.fingerprint for record in records),
+        fingerprints=tuple(record.fingerprint for record in group.records.values()),
         scores=scores,
         gains=gains,
         score=_interval(scores),
         effect=effect,
         p_value=effect.p_value() if effect else None,
-        retention=_ratio(*kept),
-        gap_recovery=_ratio(gains, reference.gains(reference.teacher, baseline)),
-        means=_means(list(done.values())),
-        flops_ratio=_ratio(_column(done, "training_flops"), _column(reference.records, "training_flops")),
-        seconds_ratio=_ratio(_column(done, "training_seconds"), _column(reference.records, "training_seconds")),
-        ranked=set(done) == set(reference.seeds),
+        retention=ratio(*kept),
+        gap_recovery=ratio(gains, reference.gains(reference.teacher, alone.scores)),
+        against={label: each for label, each in against.items() if each is not None},
+        lacking=tuple(sorted(set(first.controls) - {reference.baseline} - {rival.first.method for rival in rivals})),
+        fidelity_controls=tuple(rival.label for rival in reference.rivals(first.fidelity_controls)),
+        values=measured,
+        means={
+            name: statistics.fmean(per_seed.values())
+            for name, per_seed in measured.items()
+            if name != first.primary and len(per_seed) == len(group.done)
+        },
+        flops_ratio=ratio(measured.get("training_flops", {}), baselines.get("training_flops", {})),
+        seconds_ratio=ratio(measured.get("training_seconds", {}), baselines.get("training_seconds", {})),
+        ranked=set(group.done) == set(reference.seeds),
         verdict=_BASELINE_VERDICT,
     )
 
 
 def _judged(rows: Sequence[Row], reference: _Reference) -> list[Row]:
-    """The rows with their verdicts, the methods' p-values corrected for being several."""
-    family = [row for row in rows if row.ranked and not row.control and row.p_value is not None]
-    corrected = dict(zip((row.label for row in family), holm([row.p_value or 0.0 for row in family]), strict=True))
+    """The rows with their verdicts. All methods that are compared with one control are a family of comparisons, whose
+    p-values are corrected for being several; so are those that are compared with the baseline."""
+    methods = [row for row in rows if row.ranked and not row.control]
+    corrected = _corrected({row.label: row.p_value for row in methods if row.p_value is not None})
+    beaten = {
+        control: _corrected({row.label: row.against[control].p_value() for row in methods if control in row.against})
+        for control in {control for row in methods for control in row.against}
+    }
     judged = []
     for row in rows:
         p_value = corrected.get(row.label, row.p_value)
@@ -213,9 +251,23 @@ def _judged(rows: Sequence[Row], reference: _Reference) -> list[Row]:
         if not row.ranked:
             verdict = Verdict("unranked", "; ".join(row.reasons))
         elif row.method != reference.baseline:
-            verdict = judge(row.effect, reference.baseline, reference.scale, reference.margin, row.done, p_value)
+            rivals = [Rival(control, row.against[control], beaten[control][row.label]) for control in row.against]
+            verdict = judge(
+                row.effect,
+                reference.baseline,
+                reference.scale,
+                reference.margin,
+                row.done,
+                p_value,
+                rivals,
+                row.lacking,
+            )
         judged.append(replace(row, p_value=p_value, verdict=verdict))
     return judged
+
+
+def _corrected(p_values: Mapping[str, float]) -> dict[str, float]:
+    return dict(zip(p_values, holm(list(p_values.values())), strict=True))
 
 
 def _ranked(rows: Sequence[Row], higher_is_better: bool) -> tuple[Row, ...]:
@@ -230,71 +282,5 @@ def _ranked(rows: Sequence[Row], higher_is_better: bool) -> tuple[Row, ...]:
     )
 
 
-def _outcomes(records: Sequence[Record], reference: _Reference) -> tuple[dict[Outcome, int], tuple[str, ...]]:
-    """How the seeds ended, and why those that did not finish did not."""
-    counts: Counter[Outcome] = Counter()
-    why: dict[str, list[int]] = defaultdict(list)
-    for record in records:
-        outcome = "failed" if record.status == "done" and not _finished(record) else record.status
-        counts[outcome] += 1
-        if outcome != "done":
-            reason = record.reason or (f"no finite {record.primary}" if record.status == "done" else "no reason given")
-            why[f"{outcome}: {reason}"].append(record.seed)
-    if missing := sorted(set(reference.seeds) - {record.seed for record in records}):
-        counts["missing"] = len(missing)
-        why["not run"] = missing
-    everywhere = len(reference.seeds)
-    return dict(counts), tuple(
-        said
-        if len(seeds) == everywhere
-        else f"{said} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
-        for said, seeds in why.items()
-    )
-
-
-def _finished(record: Record) -> bool:
-    """Whether the trial is done and its score is a number: a NaN is a failure, whatever the status says."""
-    return record.status == "done" and math.isfinite(record.metrics.get(record.primary, math.nan))
-
-
-def _score(record: Record) -> float:
-    return record.metrics[record.primary]
-
-
-def _teacher_scores(records: Sequence[Record], baseline: str) -> dict[int, float]:
-    """The score of the pair's teacher per seed.
-
-    Methods may bring teachers of their own (born-again networks, ensembles), so the baseline's record has the say;
-    where it has none, the value that most records agree on.
-    """
-    scores: dict[int, float] = {}
-    for seed in sorted({record.seed for record in records}):
-        seen = [(r.method == baseline, r.metrics.get(f"teacher_{r.primary}")) for r in records if r.seed == seed]
-        values = [(own, value) for own, value in seen if value is not None and math.isfinite(value)]
-        if trusted := [value for own, value in values if own] or [value for _, value in values]:
-            scores[seed] = Counter(trusted).most_common(1)[0][0]
-    return scores
-
-
-def _means(records: Sequence[Record]) -> dict[str, float]:
-    """Means of what every record has; a mean over those that happen to have a number would flatter."""
-    tables = [{**record.measurements, **record.metrics} for record in records]
-    names = [name for name in (tables[0] if tables else {}) if name != records[0].primary]
-    columns = {name: [table.get(name, math.nan) for table in tables] for name in sorted(names)}
-    return {name: statistics.fmean(values) for name, values in columns.items() if all(map(math.isfinite, values))}
-
-
-def _column(records: Mapping[int, Record], name: str) -> dict[int, float]:
-    tables = {seed: {**record.measurements, **record.metrics} for seed, record in records.items()}
-    return {seed: table[name] for seed, table in tables.items() if math.isfinite(table.get(name, math.nan))}
-
-
-def _interval(values: Mapping[int, float]) -> Interval | None:
-    return mean_interval([values[seed] for seed in sorted(values)]) if values else None
-
-
-def _ratio(above: Mapping[int, float], below: Mapping[int, float]) -> float | None:
-    """Ratio of the means over their common seeds; None where there is none or the denominator is not positive."""
-    seeds = sorted(above.keys() & below.keys())
-    denominator = math.fsum(below[seed] for seed in seeds)
-    return math.fsum(above[seed] for seed in seeds) / denominator if denominator > 0 else None
+def _interval(per_seed: Mapping[int, float]) -> Interval | None:
+    return mean_interval([per_seed[seed] for seed in sorted(per_seed)]) if per_seed else None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.analysis.board import Board, Leaderboard, Row
 from kdbench.analysis.columns import columns, score_header, teacher_score
+from kdbench.analysis.headline import headline
 from kdbench.analysis.statistics import Interval
-from kdbench.analysis.verdict import headline
 
 if TYPE_CHECKING:
     import pandas as pd

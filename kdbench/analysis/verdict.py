@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from kdbench.analysis.effects import Effect
 from kdbench.analysis.statistics import Interval
 
-if TYPE_CHECKING:
-    from kdbench.analysis.board import Board, Leaderboard, Row
-
-Label = Literal["works", "no effect", "hurts", "inconclusive", "unranked", "baseline"]
+Label = Literal["works", "control explains", "no effect", "hurts", "inconclusive", "unranked", "baseline"]
 
 EQUIVALENCE_MARGIN = 0.005  # half a point of a share: the smallest effect of interest where the suite names none
-FEW_SEEDS = 5  # below it a t interval is wide by nature (4.3 standard errors at 3 seeds, 2.8 at 5)
-QUESTION = "Does knowledge distillation really work here?"
 
 SHARE = "share"
 SIGNIFICANCE = 0.05
@@ -30,6 +25,26 @@ class Verdict:
 
     label: Label
     evidence: str
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A control that might explain a method's gain.
+
+    Attributes:
+        label: the control's, on the board.
+        effect: what the method gains over it.
+        p_value: that it gains nothing, corrected for the other methods that are compared with this control.
+    """
+
+    label: str
+    effect: Effect
+    p_value: float
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the method is surely better."""
+        return self.p_value < SIGNIFICANCE and self.effect.estimate > 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,8 @@ def judge(
     margin: float = EQUIVALENCE_MARGIN,
     seeds: int | None = None,
     p_value: float | None = None,
+    rivals: Sequence[Rival] = (),
+    lacking: Sequence[str] = (),
 ) -> Verdict:
     """What its effect over the baseline, positive = better, shows about one method.
 
@@ -100,10 +117,13 @@ def judge(
     2. **no effect**: the 90 % interval lies within ±`margin` (two one-sided tests at 5 %: Schuirmann 1987), or every
        gain is exactly 0. It comes before "works": a gain that is surely real but also surely too small to matter must
        not be sold as one; the sentence then says that it is real.
-    3. **works** / **hurts**: `p_value` is below 5 %.
-    4. **inconclusive**, with the number of seeds that would settle it.
+    3. **hurts**: `p_value` is below 5 %, and the effect negative.
+    4. **works**: it is below 5 %, the effect positive, and so it is against every one of `rivals`.
+    5. **control explains** the gain: a rival is not surely beaten, and within `margin` of the method or ahead.
+    6. **inconclusive**, with the number of seeds that would settle it.
 
     `p_value` is corrected for the other methods that are compared with the same baseline; None: the effect's own.
+    `lacking`: controls that apply and have no result here; the sentence names them.
     `seeds` is how many seeds the method finished; where the baseline lacks some of them, the sentence says so.
     """
     if effect is None:
@@ -120,9 +140,45 @@ def judge(
     if effect.interval(1 - 2 * SIGNIFICANCE).within(-margin, margin):
         judged = "a real difference, but smaller than" if sure else "equivalent within"
         return Verdict("no effect", f"{said}: {judged} the margin of {margin * scale.factor:.3g} {scale.unit_in_words}")
-    if sure:
-        return Verdict("works" if effect.estimate > 0 else "hurts", said)
-    return Verdict("inconclusive", f"{said}: {_doubt(effect, margin, scale, p_value)}")
+    if not sure:
+        return Verdict("inconclusive", f"{said}: {_doubt(effect, margin, scale, p_value)}")
+    if effect.estimate < 0:
+        return Verdict("hurts", said)
+    return _against_controls(said, rivals, lacking, margin, scale)
+
+
+def _against_controls(
+    said: str, rivals: Sequence[Rival], lacking: Sequence[str], margin: float, scale: Scale
+) -> Verdict:
+    """The verdict on a method that surely beats the baseline."""
+    unsure = sorted((rival for rival in rivals if not rival.beaten), key=lambda rival: rival.effect.estimate)
+    explaining = [rival for rival in unsure if rival.effect.estimate <= margin]
+    untested = f"; not compared with {', '.join(lacking)}, without a result here" if lacking else ""
+    if explaining:
+        names = ", ".join(f"{rival.label} ({_over(rival, scale)})" for rival in explaining)
+        verb = "explain" if len(explaining) > 1 else "explains"
+        return Verdict("control explains", f"helps, {said}, but {names} {verb} it{untested}")
+    if unsure:
+        first = unsure[0]
+        doubt = _doubt(first.effect, margin, scale, first.p_value)
+        others = f" (nor than {_listed(unsure[1:])})" if unsure[1:] else ""
+        why = f"but not surely better than {first.label}{others}, {_over(first, scale)}: {doubt}"
+        return Verdict("inconclusive", f"{said}, {why}{untested}")
+    beaten = f"; better than {_listed(rivals)} too" if rivals else ""
+    return Verdict("works", f"{said}{beaten}{untested}")
+
+
+def _over(rival: Rival, scale: Scale) -> str:
+    """`+0.2 points over it, -0.4 to +0.8`"""
+    interval = rival.effect.interval()
+    digits = scale.digits([interval])
+    ends = (scale.number(end, digits, sign=True) for end in (interval.low, interval.high))
+    between = f", {' to '.join(ends)}" if interval.bounded else ""
+    return f"{scale.number(interval.estimate, digits, sign=True)} {scale.unit_in_words} over it{between}"
+
+
+def _listed(rivals: Sequence[Rival]) -> str:
+    return ", ".join(rival.label for rival in rivals)
 
 
 def _doubt(effect: Effect, margin: float, scale: Scale, p_value: float | None) -> str:
@@ -152,69 +208,3 @@ def gain_in_words(interval: Interval, baseline: str, scale: Scale, seeds: int | 
     if seeds is not None and seeds > interval.n:
         paired += f" of {seeds} ({baseline} has no result for the others)"
     return f"{gain}, {paired}"
-
-
-def headline(leaderboard: Leaderboard) -> str:
-    """The answer to the suite's question, in plain words: one sentence per task and pair, and what tempers it."""
-    if not leaderboard.boards:
-        return f"{QUESTION} Nothing has run yet."
-    answers = [answer(board) for board in leaderboard.boards]
-    if len(answers) == 1:
-        return f"{QUESTION} {answers[0]}"
-    return "\n".join(
-        [QUESTION, *(f"{b.task}, {b.pair}: {a}" for b, a in zip(leaderboard.boards, answers, strict=True))]
-    )
-
-
-def answer(board: Board) -> str:
-    """The headline of one task and pair. Controls are not counted, but one that beats the baseline is named."""
-    methods = [row for row in board.rows if not row.control]
-    if not methods:
-        return "No distillation method was run."
-    if not any(row.difference for row in methods):
-        return f"It cannot be said: no method has a seed in common with {board.baseline}."
-    groups = {label: [row for row in methods if row.verdict.label == label] for label in _ORDER}
-    works, total = groups["works"], f"{len(methods)} method{'s' if len(methods) > 1 else ''}"
-    if works:
-        said = f"{len(works)} of {total} {'work' if len(works) > 1 else 'works'}: {_gains(works, board.scale)}"
-    elif groups["inconclusive"] or groups["unranked"]:
-        said = f"Not shown: none of {total} is proven to work"
-    else:
-        said = f"No: none of {total} works"
-    others = [
-        f"{len(rows)} {_SAID[label]}: {_names(rows)}" for label, rows in groups.items() if rows and label != "works"
-    ]
-    return " ".join(["; ".join([said, *others]) + ".", *_caveats(board, works, groups["inconclusive"])])
-
-
-def _caveats(board: Board, works: Sequence[Row], inconclusive: Sequence[Row]) -> list[str]:
-    caveats = []
-    rivals = [row for row in board.rows if row.control and row.verdict.label == "works"]
-    if works and rivals:
-        verb = "beats" if len(rivals) == 1 else "beat"
-        caveats.append(f"But {_names(rivals)} {verb} {board.baseline} too: not all of the gain need be the teacher's.")
-    if inconclusive and len(board.seeds) < FEW_SEEDS:
-        seeds = f"{len(board.seeds)} seed{'s' if len(board.seeds) > 1 else ''}"
-        caveats.append(f"With {seeds} only large effects show: more seeds narrow the intervals.")
-    return caveats
-
-
-_ORDER: tuple[Label, ...] = ("works", "hurts", "no effect", "inconclusive", "unranked")
-_SAID: dict[Label, str] = {
-    "hurts": "worse than the baseline",
-    "no effect": "without effect",
-    "inconclusive": "inconclusive",
-    "unranked": "unranked",
-}
-
-
-def _names(rows: Sequence[Row]) -> str:
-    return ", ".join(row.label for row in rows)
-
-
-def _gains(rows: Sequence[Row], scale: Scale) -> str:
-    """`kd (+1.90 points), rkd (+1.20)`; `kd (+1.90 cycles better), ...` where that is a lower score."""
-    digits = scale.digits([row.difference for row in rows])
-    gains = [scale.number(row.difference.estimate, digits, sign=True) if row.difference else "" for row in rows]
-    gains[0] += f" {scale.unit_in_words}" + ("" if scale.higher_is_better else " better")
-    return ", ".join(f"{row.label} ({gain})" for row, gain in zip(rows, gains, strict=True))

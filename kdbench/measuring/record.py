@@ -19,7 +19,10 @@ class Record(BaseModel):
         suite: `name@major.minor`.
         task, pair, student, teachers: as the suite writes them; pair reads "TEACHER -> STUDENT".
         method, params: the plugin's name and its resolved hyper-parameters; family and paper as it declares them.
-        control: True for members of family `control`.
+        control: whether the method is there for comparison: a control, or another compression of the teacher.
+        controls, fidelity_controls: the controls that may explain its score, and its likeness to the teacher, by name;
+            placebo: it is one of them, and robs the teacher of what it knows.
+        data_set, train_fraction: the task without, and the part of, its training examples that were used; "": the task.
         reason, error: why it was skipped, failed or diverged (one line), and the traceback.
         primary, higher_is_better, unit: the task's primary metric; unit as in `Metric`.
         metrics: numbers that must reproduce bit for bit. Test scores by the task's names ("accuracy",
@@ -52,6 +55,11 @@ class Record(BaseModel):
     params: dict[str, Any]
     family: str
     paper: str = ""
+    controls: tuple[str, ...] = ()
+    fidelity_controls: tuple[str, ...] = ()
+    placebo: bool = False
+    data_set: str = ""
+    train_fraction: float = 1.0
     seed: int
     primary: str
     higher_is_better: bool = True
@@ -66,5 +74,5 @@ class Record(BaseModel):
 
     @property
     def control(self) -> bool:
-        """Whether the method is a control, not a distillation method."""
-        return self.family == "control"
+        """Whether the method is a control or compresses the teacher, and is no distillation method."""
+        return self.family in ("control", "compression")

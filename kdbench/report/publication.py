@@ -7,7 +7,7 @@ from typing import Any
 
 from kdbench.analysis.board import Board, Leaderboard
 from kdbench.analysis.tables import pipes, to_markdown
-from kdbench.analysis.verdict import headline
+from kdbench.analysis.headline import headline
 from kdbench.measuring.record import Record
 from kdbench.store.run_folder import Manifest
 

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from kdbench.analysis.board import Board, Leaderboard, Row
 from kdbench.analysis.columns import Column, columns, magnitude, score_header, teacher_score
-from kdbench.analysis.verdict import headline
+from kdbench.analysis.headline import headline
 
 _STYLES = {
     "works": "bold dodger_blue1",
+    "control explains": "dodger_blue1",
     "hurts": "bold dark_orange",
     "no effect": "",
     "inconclusive": "italic",
