@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ALL: Literal["all"] = "all"
 
-Family = Literal["response", "feature", "relation", "online", "self", "ensemble", "control"]
+Family = Literal["response", "feature", "relation", "online", "self", "ensemble", "control", "compression"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Needs:
         teacher_training: "none" asks for teachers of the pair's architecture as they were before training (a placebo).
         targets: "teacher" trains on what the first teacher decodes instead of the data's targets (sequence-level
             distillation); such trials have batches of their own, in the same order.
+        student_architecture: "teacher" measures a network of the first teacher's architecture, trained by the teacher's
+            recipe: what compresses the teacher itself (pruning, quantising) rather than teach a smaller network.
+        budget: how long a student trains: the epochs of the suite's recipe; as many as cost the FLOPs of plain
+            distillation from the pair's teacher ("distillation"); none at all.
+        paired: False draws initial weights, batches and augmentation from random streams of its own.
     """
 
     student: tuple[str, ...] = ("logits",)
@@ -36,6 +42,9 @@ class Needs:
     teacher_architecture: Literal["teacher", "student"] = "teacher"
     teacher_training: Literal["full", "none"] = "full"
     targets: Literal["data", "teacher"] = "data"
+    student_architecture: Literal["student", "teacher"] = "student"
+    budget: Literal["recipe", "distillation", "none"] = "recipe"
+    paired: bool = True
 
 
 NO_TEACHER = Needs(teacher=(), teachers=0)
@@ -81,10 +90,23 @@ class Method:
 
     The base class is the plain training on hard labels. A method never calls a network, never owns an optimiser
     and never touches data: it says what it needs to see, and turns a `Step` into losses.
+
+    Attributes:
+        family: what it learns from; by it the controls are found that apply to it. "control" and "compression" are no
+            distillation methods.
+        paper: author, year and where to find it.
+        controls: the names of the controls that apply to it, where those of its family do not.
+        explains, explains_fidelity: of a control: the families of methods whose score, and whose likeness to the
+            teacher, it may explain. A plan runs it beside every method of these families.
+        placebo: of a control: it is KD from a teacher that was robbed of what it knows.
     """
 
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = ""
+    controls: ClassVar[tuple[str, ...] | None] = None
+    explains: ClassVar[tuple[Family, ...]] = ()
+    explains_fidelity: ClassVar[tuple[Family, ...]] = ()
+    placebo: ClassVar[bool] = False
 
     @property
     def needs(self) -> Needs:
@@ -106,6 +128,13 @@ class Method:
             NotApplicable: these networks do not fit each other; the trial is skipped with this reason.
         """
         return {}
+
+    def prepare(self, student: nn.Module, parameters: int) -> None:
+        """Changes a student in place before it is trained (masks weights). It has its initial weights already;
+        `parameters`: how many the pair's student has, the size that other compressions of the teacher aim at."""
+
+    def deploy(self, student: nn.Module) -> None:
+        """Changes a student in place after it was trained, before it is measured and stored (quantises weights)."""
 
     def build_auxiliary(self, example: Step) -> nn.Module | None:
         """Modules trained along with the student (regressors, exits), built to the shapes of `example`.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +20,28 @@ from kdbench.task import Data, Metric, Task
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task with its data in place, the validation split cut, and the digest of all three splits."""
+    """A task with its data in place, the validation split cut, and the digest of all three splits.
+
+    `name` is `data_set`, the task as the suite writes it, with the part of the training examples that is used: all of
+    them, unless the suite varies it (`train_fraction`).
+    """
 
     name: str
     task: Task
     data: Data
     digest: str
+    data_set: str
+    train_fraction: float = 1.0
+
+    def seen(self, seed: int) -> LoadedTask:
+        """The task with the training examples that trials of `seed` see: of a seed, larger parts hold the smaller."""
+        if self.train_fraction == 1:
+            return self
+        from kdbench.splits import stratified_order
+
+        targets = self.data.train.targets
+        kept = stratified_order(targets, seed)[: max(2, round(self.train_fraction * len(targets)))]
+        return replace(self, data=replace(self.data, train=self.data.train.subset(kept.sort().values)))
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -53,6 +70,10 @@ class Trial:
         method_name, method: the plugin's name and instance; a teacher trained on hard labels has the name "teacher".
         stream: names the random streams (weights, batch order, augmentation). All students of a seed share
             "student", whatever their method: so they are paired.
+        controls, fidelity_controls: the names of those of the plan that may explain its score, and its likeness to the
+            teacher.
+        parameters: of the pair's student.
+        selection_epochs: at how many epochs its weights are kept, for the secondary scores.
         teachers: what it learns from; `reference`: the pair's first teacher, which every student is compared with.
     """
 
@@ -67,12 +88,29 @@ class Trial:
     stream: str
     teachers: tuple[Trial, ...]
     reference: Trial | None
-    fingerprint: str = field(repr=False)
+    parameters: int
+    selection_epochs: int
+    controls: tuple[str, ...] = ()
+    fidelity_controls: tuple[str, ...] = ()
+    fingerprint: str = field(default="", repr=False)
 
     @property
     def identity(self) -> str:
         """What a row of a leaderboard and a seed name: the same trial after an edit keeps it."""
         return f"{self.task}|{self.pair}|{Spec(self.method_name, values(self.method))}|{self.seed}"
+
+    @property
+    def kept_epochs(self) -> frozenset[int]:
+        """After which epochs, counted from 1, its weights are kept for the secondary scores; the last is kept anyhow.
+
+        None of a compressed teacher's, whose weights are masked while it is trained.
+        """
+        if self.reference is None or self.method.needs.student_architecture == "teacher":
+            return frozenset()
+        looks = self.selection_epochs
+        return frozenset(math.ceil(self.recipe.epochs * look / looks) for look in range(1, looks)) - {
+            self.recipe.epochs
+        }
 
     @property
     def watched(self) -> tuple[Trial, ...]:
@@ -90,8 +128,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Trials that share batches and teacher passes: same task, recipe and seed, and the same targets (`Needs.targets`,
-    from the same first teacher)."""
+    """Trials that share batches and teacher passes: same task, recipe, seed and random streams, and the same targets
+    (`Needs.targets`, from the same first teacher)."""
 
     trials: tuple[Trial, ...]
 

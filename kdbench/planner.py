@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdbench.architecture import Architecture
 from kdbench.augmentation import parse as parse_augmentation
+from kdbench.controls import Controls
 from kdbench.data import DataFolders
 from kdbench.errors import BadInput, BrokenPlugin, suggestion
 from kdbench.hyperparameters import values
-from kdbench.method import ALL, Method
+from kdbench.method import ALL, Method, Needs
+from kdbench.networks import Misfit, Networks
 from kdbench.plan import Cohort, LoadedTask, Plan, Skipped, Trial
 from kdbench.plugins import Kind, Registry
 from kdbench.provenance import digest, engine_digest
@@ -42,18 +45,36 @@ class _Planner:
                 except BadInput as error:
                     raise suite.located(Spec.parse(view), error) from error
         self.methods = [(spec.name, self._create("method", spec)) for spec in (*suite.controls, *suite.methods)]
+        self.controls = Controls(registry)
+        if suite.add_controls:
+            self.methods += self.controls.added(self.methods)
         names = {name for pair in suite.pairs for name in (*pair.teacher, pair.student)}
         self.architectures: dict[str, Architecture] = {
             name: self._create("architecture", Spec.parse(name)) for name in sorted(names)
         }
         self.pretrained = {name: architecture.digest() for name, architecture in self.architectures.items()}
-        self.tasks = {str(spec): self._load(spec, folders) for spec in suite.tasks}
+        self.tasks = {task.name: task for spec in suite.tasks for task in self._parts(self._load(spec, folders))}
         _check_margins(suite, sorted({task.metrics[0].name for task in self.tasks.values()}))
-        self._taps: dict[tuple[str, str], frozenset[str] | str] = {}
+        self.networks = Networks(self.architectures, {name: task.data.spec for name, task in self.tasks.items()})
 
     def _recipes(self, pair: Pair) -> tuple[Recipe, Recipe]:
         """How the pair's student and its teachers are trained."""
         return pair.recipe or self.suite.recipe, pair.teacher_recipe or self.suite.teacher_recipe
+
+    def _recipe(self, task: str, pair: Pair, needs: Needs) -> Recipe:
+        """How a method's student is trained: by the pair's recipe, for the epochs of its budget."""
+        recipe, teachers = self._recipes(pair)
+        epochs = {
+            "recipe": recipe.epochs,
+            "distillation": recipe.epochs * self.networks.distillation_cost(task, pair.teacher[0], pair.student),
+            "none": 0,
+        }
+        own = teachers if needs.student_architecture == "teacher" else recipe
+        return self._stretched(own, task, epochs[needs.budget])
+
+    def _stretched(self, recipe: Recipe, task: str, epochs: float) -> Recipe:
+        """The recipe with so many epochs of the whole training data: on a part of it more, so that the steps stay."""
+        return recipe.model_copy(update={"epochs": math.ceil(epochs / self.tasks[task].train_fraction - 1e-6)})
 
     def _create(self, kind: Kind, spec: Spec) -> Any:
         try:
@@ -64,7 +85,7 @@ class _Planner:
     def plan(self) -> Plan:
         cohorts, skipped = [], []
         for task in self.tasks:
-            for pair in (pair for pair in self.suite.pairs if pair.serves(task)):
+            for pair in (pair for pair in self.suite.pairs if pair.serves(self.tasks[task].data_set)):
                 for seed in self.suite.seeds:
                     runnable = []
                     for name, method in self.methods:
@@ -92,7 +113,16 @@ class _Planner:
             raise self.suite.located(spec, error)
         parts = [data.train.digest(), data.validation.digest(), data.test.digest()]
         identity = digest([spec.name, values(task), self.registry.provenance("task", spec.name), parts])
-        return LoadedTask(str(spec), task, data, identity)
+        return LoadedTask(str(spec), task, data, identity, str(spec))
+
+    def _parts(self, whole: LoadedTask) -> Iterator[LoadedTask]:
+        """The task at each of the suite's `train_fractions`."""
+        for fraction in self.suite.train_fractions:
+            if fraction == 1:
+                yield whole
+            else:
+                name, identity = f"{whole.name} at {100 * fraction:g} %", digest([whole.digest, fraction])
+                yield dataclasses.replace(whole, name=name, digest=identity, train_fraction=fraction)
 
     def _trial(self, task: str, pair: Pair, name: str, method: Method, seed: int) -> tuple[Trial, str | None]:
         label = f"{pair.teacher[0]} -> {pair.student}"
@@ -115,19 +145,23 @@ class _Planner:
             task=task,
             pair=label,
             pair_teachers=pair.teacher,
-            student=pair.student,
+            student=pair.student if needs.student_architecture == "student" else pair.teacher[0],
             method_name=name,
             method=method,
-            recipe=self._recipes(pair)[0],
+            recipe=self._recipe(task, pair, needs),
             seed=seed,
-            stream="student",
+            stream="student" if needs.paired else "another student",
             teachers=teachers,
             reference=reference,
+            parameters=self.networks.parameters(task, pair.student),
+            controls=self.controls.of(method),
+            fidelity_controls=self.controls.of_fidelity(method),
         )
         return trial, reason or self._misfit(trial)
 
     def _teacher(self, task: str, pair: Pair, index: int, seed: int, trained: bool = True) -> Trial:
         recipe = self._recipes(pair)[1]
+        recipe = self._stretched(recipe, task, recipe.epochs if trained else 0)
         return self._fingerprinted(
             task=task,
             pair="",
@@ -135,11 +169,12 @@ class _Planner:
             student=pair.teacher[index],
             method_name="teacher",
             method=Method(),
-            recipe=recipe if trained else recipe.model_copy(update={"epochs": 0}),
+            recipe=recipe,
             seed=seed if self.suite.teachers == "per-seed" else 0,
             stream=f"teacher {index}",
             teachers=(),
             reference=None,
+            parameters=0,
         )
 
     def _predecessor(self, task: str, pair: Pair, name: str, method: Method, seed: int, index: int) -> Trial:
@@ -156,15 +191,16 @@ class _Planner:
             student=pair.student,
             method_name=name if teachers else "teacher",
             method=method.teacher_method() or Method(),
-            recipe=self._recipes(pair)[0],
+            recipe=self._recipe(task, pair, Needs()),
             seed=seed,
             stream=f"generation {generation} {index}",
             teachers=teachers,
             reference=None,
+            parameters=0,
         )
 
     def _fingerprinted(self, **fields: Any) -> Trial:
-        trial = Trial(fingerprint="", **fields)
+        trial = Trial(**fields, selection_epochs=self.suite.selection_epochs)
         is_plugin = type(trial.method) is not Method
         identity = {
             "engine": engine_digest(),
@@ -177,6 +213,7 @@ class _Planner:
             "random": [trial.seed, trial.stream],
             "teachers": [teacher.fingerprint for teacher in trial.teachers],
             "reference": trial.reference.fingerprint if trial.reference else None,
+            "compared": [trial.parameters, trial.controls, trial.fidelity_controls, trial.selection_epochs],
         }
         return dataclasses.replace(trial, fingerprint=digest(identity)[:32])
 
@@ -187,30 +224,13 @@ class _Planner:
         if trial.reference is not None:
             looked_at.append((trial.reference.student, ()))
         for architecture, taps in looked_at:
-            offered = self._offered_taps(trial.task, architecture)
-            if isinstance(offered, str):
-                return offered
+            offered = self.networks.taps(trial.task, architecture)
+            if isinstance(offered, Misfit):
+                return offered.reason
             for tap in taps:
                 if tap not in offered:
                     return f"{architecture} has no tap '{tap}' (it has {', '.join(sorted(offered - {'stages'}))})"
         return None
-
-    def _offered_taps(self, task: str, architecture: str) -> frozenset[str] | str:
-        """The taps of an architecture on a task, or why it does not fit the task's inputs."""
-        if (task, architecture) not in self._taps:
-            self._taps[task, architecture] = self._built_taps(task, architecture)
-        return self._taps[task, architecture]
-
-    def _built_taps(self, task: str, architecture: str) -> frozenset[str] | str:
-        import torch
-
-        plugin = self.architectures[architecture]
-        with torch.random.fork_rng(devices=[]):
-            try:
-                taps = set(plugin.taps(plugin.build(self.tasks[task].data.spec)))
-            except (BadInput, ValueError) as error:
-                return f"{architecture} does not fit {task}: {error}"
-        return frozenset({"logits", *taps, *({"stages"} if "stage1" in taps else ())})
 
     def _provenance(self) -> dict[str, Any]:
         names = {name for name, _ in self.methods}
@@ -221,11 +241,12 @@ class _Planner:
 
 
 def _cohorts(trials: list[Trial]) -> list[Cohort]:
-    """The trials of one task, pair and seed, apart where the batches differ in their targets."""
-    groups: dict[str, list[Trial]] = {}
+    """The trials of one task, pair and seed, apart where their batches differ: in recipe, random streams or targets."""
+    groups: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in trials:
         own = trial.method.needs.targets == "teacher"
-        groups.setdefault(trial.teachers[0].fingerprint if own else "data", []).append(trial)
+        targets = trial.teachers[0].fingerprint if own else "data"
+        groups.setdefault((trial.recipe.model_dump_json(), trial.stream, targets), []).append(trial)
     return [Cohort(tuple(group)) for group in groups.values()]
 
 

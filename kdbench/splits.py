@@ -141,6 +141,24 @@ def stratified_holdout(targets: Tensor, fraction: float, seed: int) -> tuple[Ten
     return torch.from_numpy(np.sort(kept_positions)), torch.from_numpy(np.sort(held_positions))
 
 
+def stratified_order(targets: Tensor, seed: int) -> Tensor:
+    """A random order of the examples, LongTensor [examples], of which every beginning has the class shares of
+    `targets` as nearly as its length allows. So larger parts of the data contain the smaller ones.
+
+    Targets that are no class labels are ordered plainly at random.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(targets), generator=generator)
+    if targets.ndim != 1 or targets.is_floating_point():
+        return shuffled
+    labels = targets.cpu()[shuffled]
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return shuffled[place.sort(stable=True).indices]
+
+
 def _can_stratify(targets: Tensor, held: int) -> bool:
     if targets.ndim != 1 or targets.is_floating_point():
         return False

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -68,11 +68,15 @@ class Suite(Section):
     Attributes:
         suite: `name@major.minor`; results of different majors are never put in one table.
         kdbench: the version of the suite language.
+        train_fractions: the parts of the training examples on which everything is run, stratified and, of a seed,
+            nested. Teacher and student see the same part, for as many steps as of the whole.
         controls: methods that always run, whatever `--method` asks for; the baseline is always among them.
+        add_controls: whether the controls that apply to the methods, by family, are run even where none lists them.
         seeds: each fixes the student's initial weights, the batch order, the augmentation and (`teachers:
             per-seed`) the teacher.
         teacher_recipe: how teachers are trained: `recipe`, with the keys that the file overrides.
         validation_fraction: the part of the training examples kept apart, where the task brings no validation split.
+        selection_epochs: among how many epochs, evenly spread, the secondary columns choose the best.
         equivalence_margin: the smallest effect of interest in the unit of the primary metric: one number, or one by
             the metric's name where tasks have different ones; None: see `leaderboard`.
         departures: where the suite departs from the protocol; reports print them.
@@ -84,13 +88,16 @@ class Suite(Section):
     question: str = "Does knowledge distillation really work here?"
     tasks: Annotated[Listed[PluginSpec], MinLen(1)]
     pairs: Annotated[Listed[Pair], MinLen(1)]
+    train_fractions: Annotated[Listed[Annotated[float, Gt(0), Le(1)]], MinLen(1)] = (1.0,)
     controls: Listed[PluginSpec] = (Spec(BASELINE_CONTROL),)
+    add_controls: bool = True
     methods: Listed[PluginSpec] = ()
     seeds: Annotated[Listed[Annotated[int, Ge(0), Lt(2**32)]], MinLen(1), BeforeValidator(_read_seeds)] = (0, 1, 2)
     teachers: Literal["per-seed", "fixed"] = "per-seed"
     recipe: Recipe
     teacher_recipe: Recipe
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
+    selection_epochs: Annotated[int, Ge(0)] = 10
     equivalence_margin: Annotated[float | dict[str, float] | None, PlainValidator(_read_margin)] = None
     departures: Listed[str] = ()
 
@@ -118,7 +125,7 @@ class Suite(Section):
             raise invalid(f"must be name@major.minor, e.g. quickstart@1.0, not {suite!r:.60}")
         return suite
 
-    @field_validator("tasks", "methods", "controls", "seeds", "pairs")
+    @field_validator("tasks", "methods", "controls", "seeds", "pairs", "train_fractions")
     @classmethod
     def _are_distinct(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
         seen: set[str] = set()

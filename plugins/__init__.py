@@ -13,12 +13,16 @@ _ARCHITECTURES = "kdbench_plugins.architectures"
 def kdbench_methods() -> Mapping[str, str]:
     return {
         "scratch": f"{_METHODS}.scratch:Scratch",
+        "longer_scratch": f"{_METHODS}.longer_scratch:LongerScratch",
+        "independent_student": f"{_METHODS}.independent_student:IndependentStudent",
         "label_smoothing": f"{_METHODS}.label_smoothing:LabelSmoothing",
         "deep_supervision": f"{_METHODS}.deep_supervision:DeepSupervision",
         "independent_pair": f"{_METHODS}.independent_pair:IndependentPair",
         "shuffled_teacher": f"{_METHODS}.shuffled_teacher:ShuffledTeacher",
         "class_mean_teacher": f"{_METHODS}.class_mean_teacher:ClassMeanTeacher",
         "untrained_teacher": f"{_METHODS}.untrained_teacher:UntrainedTeacher",
+        "magnitude_pruning": f"{_METHODS}.magnitude_pruning:MagnitudePruning",
+        "int8": f"{_METHODS}.int8:Int8",
         "kd": f"{_METHODS}.kd:KD",
         "fitnets": f"{_METHODS}.fitnets:FitNets",
         "attention_transfer": f"{_METHODS}.attention_transfer:AttentionTransfer",

@@ -21,6 +21,7 @@ pairs:
     student: {student}
 methods: [{methods}]
 controls: [{controls}]
+add_controls: {add_controls}
 seeds: {seeds}
 recipe:
   epochs: {epochs}
@@ -34,6 +35,7 @@ DEFAULTS = {
     "student": "'cnn[width=0.25]'",
     "methods": "kd",
     "controls": "scratch",
+    "add_controls": "false",  # so that a test runs what it names
     "seeds": "1",
     "epochs": "2",
     "recipe": "",

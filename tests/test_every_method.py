@@ -79,7 +79,9 @@ def test_what_a_listing_reads_without_importing_is_what_the_class_says(name):
     assigned = {ast.unparse(node.target): node.value for node in tree.body if isinstance(node, ast.AnnAssign)}
     assert ast.literal_eval(assigned["family"]) == cls.family
     assert ast.literal_eval(assigned["paper"]) == cls.paper
-    assert assigned.keys() == {"family", "paper", *(field.name for field in dataclasses.fields(cls))}
+    fields = {field.name for field in dataclasses.fields(cls)}
+    declared = {"controls", "explains", "explains_fidelity", "placebo"}
+    assert {"family", "paper", *fields} <= assigned.keys() <= {"family", "paper", *fields, *declared}
 
 
 FILES = sorted(Path(kdbench_plugins.__file__).parent.glob("methods/*.py"))

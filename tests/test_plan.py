@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdbench.data import DataFolders
 from kdbench.errors import BadInput, UnknownName
+from kdbench.flops import count_flops, traced_macs
+from kdbench.hyperparameters import values
 from kdbench.plan import Plan
 from kdbench.planner import make_plan
 from kdbench.plugins import discover
@@ -130,7 +134,7 @@ def test_the_validation_split_is_the_same_for_every_seed_and_disjoint(tiny_suite
         ({"tasks": "digit"}, "tiny.yaml:4: tasks[0]: unknown task 'digit'"),
         ({"student": "resnet9"}, "tiny.yaml:7: pairs[0].student: unknown architecture 'resnet9'"),
         ({"methods": "'kd[heat=3]'"}, "tiny.yaml:8: methods[0]: method 'kd' has no parameter 'heat'"),
-        ({"recipe": "  augmentation: [mixdown]"}, "tiny.yaml:15: recipe.augmentation[0]: unknown augmentation"),
+        ({"recipe": "  augmentation: [mixdown]"}, "tiny.yaml:16: recipe.augmentation[0]: unknown augmentation"),
     ],
     ids=str,
 )
@@ -161,3 +165,60 @@ def test_margins_are_of_metrics_that_rank(tiny_suite: Write) -> None:
     path.write_text(path.read_text().replace("accuracy:", "acuracy:"))
     with pytest.raises(BadInput, match=r"no task of tiny@1.0 is ranked by 'acuracy'\ndid you mean 'accuracy'\?"):
         planned(path)
+
+
+def test_controls_are_added_at_the_settings_of_what_they_control(tiny_suite: Write) -> None:
+    plan = planned(
+        tiny_suite(methods="'kd[temperature=2,hard_weight=0.5]', born_again, dml", controls="scratch, label_smoothing",
+                   add_controls="true")
+    )  # fmt: skip
+    methods = {trial.method_name: trial.method for trial in plan.trials}
+    assert {"longer_scratch", "shuffled_teacher", "class_mean_teacher", "untrained_teacher"} <= methods.keys()
+    assert {"independent_student", "independent_pair"} <= methods.keys()
+    assert "deep_supervision" not in methods, "born_again names its own controls, which are without it"
+    placebo = values(methods["shuffled_teacher"])
+    assert (placebo["temperature"], placebo["hard_weight"], placebo["soft_weight"]) == (2.0, 0.5, 0.9)
+    trials = {trial.method_name: trial for trial in plan.trials}
+    assert trials["born_again"].controls == ("label_smoothing", "longer_scratch")
+    assert set(trials["kd"].controls) == {
+        *("label_smoothing", "longer_scratch", "shuffled_teacher", "class_mean_teacher", "untrained_teacher")
+    }
+    assert trials["kd"].fidelity_controls == ("independent_student",)
+    assert trials["scratch"].controls == ()
+    assert [trial.method_name for trial in plan.trials].count("label_smoothing") == 1
+
+
+def test_longer_scratch_has_the_epochs_that_cost_what_distilling_costs(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite(controls="scratch, longer_scratch", teachers="'cnn[width=1]'", epochs="10"))
+    trials = {trial.method_name: trial for trial in plan.trials}
+    spec = plan.tasks[trials["kd"].task].data.spec
+    teacher, student = (plan.architectures[name].build(spec) for name in ("cnn[width=1]", "cnn[width=0.25]"))
+    images = torch.zeros(4, *spec.input_shape)
+    extra = 2 * traced_macs(teacher.eval(), images) / count_flops(lambda: student(images).sum().backward())
+    assert trials["longer_scratch"].recipe.epochs == math.ceil(10 * (1 + extra) - 1e-9)
+    assert len(plan.cohorts) == 2, "other epochs are other batches"
+
+
+def test_parts_of_the_training_data_are_boards_of_their_own(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite(seeds="2", recipe="train_fractions: [0.1, 0.5, 1.0]"))
+    names = ["digits[train_examples=200] at 10 %", "digits[train_examples=200] at 50 %", "digits[train_examples=200]"]
+    assert list(plan.tasks) == names
+    assert {task.data_set for task in plan.tasks.values()} == {names[2]}
+    assert {trial.task: trial.recipe.epochs for trial in plan.trials} == dict(zip(names, (20, 4, 2), strict=True))
+    assert {trial.teachers[0].task for trial in plan.trials if trial.task == names[0] and trial.teachers} == {names[0]}
+    assert len({trial.fingerprint for trial in plan.trials}) == 12
+
+    seen = {(name, seed): plan.tasks[name].seen(seed).data.train for name in names for seed in (0, 1)}
+    assert [len(seen[name, 0]) for name in names] == [18, 90, 180]
+    content = {key: {tuple(image.flatten().tolist()) for image in split.inputs} for key, split in seen.items()}
+    assert content[names[0], 0] < content[names[1], 0] < content[names[2], 0]
+    assert content[names[1], 0] != content[names[1], 1]
+
+
+def test_a_teachers_compression_is_a_network_of_its_architecture(tiny_suite: Write) -> None:
+    plan = planned(tiny_suite(controls="scratch, int8, magnitude_pruning", recipe="teacher_recipe: {batch_size: 16}"))
+    trials = {trial.method_name: trial for trial in plan.trials}
+    assert trials["int8"].student == trials["magnitude_pruning"].student == "cnn[width=0.5]"
+    assert (trials["int8"].recipe.epochs, trials["magnitude_pruning"].recipe.epochs) == (0, 2)
+    assert trials["magnitude_pruning"].recipe.batch_size == 16
+    assert trials["kd"].pair == trials["int8"].pair

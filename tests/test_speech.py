@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import BadInput, Batch, Data, DataFile, DataFolders, DataSpec, MissingData, MissingExtra, Task
-from kdbench.measuring.flops import count_flops, traced_macs
+from kdbench.flops import count_flops, traced_macs
 from kdbench.plugins import discover
 from kdbench.spec import Spec
 from kdbench.training.taps import TappedNetwork

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdbench.errors import BadInput
-from kdbench.splits import LoadedSplit, TensorSplit, stratified_holdout
+from kdbench.splits import LoadedSplit, TensorSplit, stratified_holdout, stratified_order
 
 INPUTS = torch.arange(10 * 2 * 3, dtype=torch.uint8).reshape(10, 2, 3)
 TARGETS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
@@ -157,3 +157,25 @@ def test_holdout_is_plainly_random_where_it_cannot_be_stratified(targets: Tensor
     kept, held = stratified_holdout(targets, 0.2, seed=0)
     assert (len(kept), len(held)) == (16, 4)
     assert not set(kept.tolist()) & set(held.tolist())
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    seed=st.integers(0, 2**32 - 1),
+    part=st.floats(0.05, 1.0),
+)
+def test_every_beginning_of_a_stratified_order_is_stratified(counts: list[int], seed: int, part: float) -> None:
+    targets = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    order = stratified_order(targets, seed)
+    assert sorted(order.tolist()) == list(range(len(targets)))
+    size = max(1, round(part * len(targets)))
+    taken = torch.bincount(targets[order[:size]], minlength=len(counts))
+    exact = torch.tensor(counts) * size / len(targets)
+    assert ((taken - exact).abs() <= 1 + len(counts) / 2).all()
+
+
+def test_a_stratified_order_is_another_for_each_seed_and_plain_where_there_are_no_classes() -> None:
+    labels = torch.arange(100) % 5
+    assert not torch.equal(stratified_order(labels, 0), stratified_order(labels, 1))
+    assert torch.equal(stratified_order(labels, 0), stratified_order(labels, 0))
+    assert sorted(stratified_order(torch.rand(50), 3).tolist()) == list(range(50))

@@ -100,7 +100,7 @@ class _Executor:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
         return train(
             cohort,
-            self.plan.tasks[cohort.head.task],
+            self.plan.tasks[cohort.head.task].seen(cohort.head.seed),
             self.plan.architectures,
             networks,
             lambda trial: self._files(trial).checkpoint,

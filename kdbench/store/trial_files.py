@@ -135,8 +135,9 @@ class TrialFiles:
             raise damaged(self._predictions, error) from error
 
     def discard_checkpoint(self) -> None:
-        """Frees what only a resumed training would need."""
-        self.checkpoint.unlink(missing_ok=True)
+        """Frees what only training and measuring need: the checkpoint, and the weights of earlier epochs."""
+        for path in (self.checkpoint, *self.folder.glob("checkpoint-*.safetensors")):
+            path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Removes an earlier attempt's files, the record first, and what a killed process left half-written."""

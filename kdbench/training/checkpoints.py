@@ -1,17 +1,41 @@
-"""A trial's training state on disk, one safetensors file per trial, replaced atomically at each epoch's end."""
+"""A trial's training state on disk, one safetensors file per trial, replaced atomically at each epoch's end; and the
+weights of the epochs that are looked at again once it is trained."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from kdbench.files import write_atomic
 from kdbench.training.learner import Learner
 
 _COUNTERS = ("epoch", "examples", "seconds", "teacher_seconds", "shared_seconds", "curves")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A student's weights after an epoch; the file lies beside its checkpoint, and goes with it."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, checkpoint: Path, epoch: int) -> Snapshot:
+        """Where the snapshot of an epoch lies."""
+        return cls(checkpoint.with_name(f"{checkpoint.stem}-{epoch}.safetensors"))
+
+    def save(self, learner: Learner) -> None:
+        """Writes the weights of the first student."""
+        state = learner.networks[0].state_dict()
+        write_atomic(self.path, save({name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict, on the CPU."""
+        return load_file(self.path)
 
 
 def save_checkpoint(learner: Learner, path: Path) -> None:

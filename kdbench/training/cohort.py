@@ -6,7 +6,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from kdbench.augmentation import parse as parse_augmentation
 from kdbench.errors import NotApplicable, StoreError
 from kdbench.plan import Cohort, LoadedTask, Trial
 from kdbench.task import Batch
-from kdbench.training.checkpoints import load_checkpoint, save_checkpoint
+from kdbench.training.checkpoints import Snapshot, load_checkpoint, save_checkpoint
 from kdbench.training.learner import Diverged, Learner, TeacherTaps
 from kdbench.training.observer import Observer
 from kdbench.training.prediction import relabelled
@@ -29,6 +29,7 @@ from kdbench.training.teachers import TeacherPanel
 @dataclass(frozen=True)
 class Trained:
     """A trial after training. Seconds: as if alone; the teacher's part of them; and what it really cost in company.
+    `snapshots`: the weights after some earlier epochs, counted from 1.
 
     `started`: when this attempt began, seconds since 1970. `student` is the measured network, in eval mode; None unless
     the status is "done".
@@ -43,6 +44,7 @@ class Trained:
     seconds: float
     teacher_seconds: float
     shared_seconds: float
+    snapshots: Mapping[int, Snapshot] = field(default_factory=dict)
     reason: str | None = None
     error: str | None = None
 
@@ -105,8 +107,23 @@ class _Loop:
                 yield from self._epoch(epoch, active)
         self.observer.cohort_ended(self.cohort)
         self.panel.close()
-        for learner in self.learners:
-            yield _trained(learner)
+        for learner in list(self.learners):
+            yield self._attempt(learner.trial, learner.deploy) or self._trained(learner)
+
+    def _trained(self, learner: Learner) -> Trained:
+        kept = {epoch: Snapshot.of(self.checkpoint(learner.trial), epoch) for epoch in learner.trial.kept_epochs}
+        return Trained(
+            trial=learner.trial,
+            status="done",
+            started=learner.started,
+            student=learner.networks[0].eval(),
+            curves=learner.curves,
+            examples=learner.examples,
+            seconds=learner.seconds,
+            teacher_seconds=learner.teacher_seconds,
+            shared_seconds=learner.shared_seconds,
+            snapshots={epoch: snapshot for epoch, snapshot in kept.items() if snapshot.path.exists()},
+        )
 
     def _relabel(self) -> None:
         """Replaces the training targets by what the cohort's teacher decodes."""
@@ -153,6 +170,8 @@ class _Loop:
 
     def _close(self, learner: Learner, examples: int) -> None:
         learner.end_epoch(examples)
+        if learner.epoch in learner.trial.kept_epochs:
+            Snapshot.of(self.checkpoint(learner.trial), learner.epoch).save(learner)
         save_checkpoint(learner, self.checkpoint(learner.trial))
 
     def _attempt(self, trial: Trial, work: Callable[..., None], *arguments: object) -> Trained | None:
@@ -194,21 +213,6 @@ class _Loop:
             learner.teacher_seconds += sum(passes[teacher] for teacher in own)
             learner.seconds += data + sum(passes[teacher] for teacher in own)
             learner.shared_seconds += data / len(active) + sum(passes[teacher] / users[teacher] for teacher in own)
-
-
-def _trained(learner: Learner) -> Trained:
-    learner.close()
-    return Trained(
-        trial=learner.trial,
-        status="done",
-        started=learner.started,
-        student=learner.networks[0].eval(),
-        curves=learner.curves,
-        examples=learner.examples,
-        seconds=learner.seconds,
-        teacher_seconds=learner.teacher_seconds,
-        shared_seconds=learner.shared_seconds,
-    )
 
 
 def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Trained:

@@ -58,6 +58,7 @@ class Learner:
                 given = method.initial_weights(fresh, weights)
             if given:
                 network.load_state_dict({**fresh, **given})
+            method.prepare(network, self.trial.parameters)
             network.eval()
         with torch.no_grad(), seeded(self.trial.seed, self.trial.stream, "auxiliary"):
             answered = [student(example) for student in self.students]
@@ -147,10 +148,12 @@ class Learner:
             self.curves.setdefault(name, [0.0] * self.epoch).append(value)
         self.epoch += 1
 
-    def close(self) -> None:
-        """Leaves the students as they are deployed: without hooks."""
+    def deploy(self) -> None:
+        """Leaves the students as they are deployed: without hooks, and as the method finishes them."""
         for student in self.students:
             student.detach_hooks()
+        for network in self.networks:
+            self.trial.method.deploy(network)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training goes on from, by name, as a checkpoint holds it."""

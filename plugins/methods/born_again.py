@@ -22,6 +22,7 @@ class BornAgain(KD):
 
     family: ClassVar[Family] = "self"
     paper: ClassVar[str] = "Furlanello et al. 2018, arXiv:1805.04770"
+    controls: ClassVar[tuple[str, ...] | None] = ("label_smoothing", "longer_scratch")
 
     generations: Count = 1
     temperature: Positive = 1.0

@@ -18,12 +18,13 @@ from .kd import KD, MaskedClass
 class ClassMeanTeacher(KD):
     """KD in which every example follows the teacher's mean answer to its class.
 
-    The mean of the softened probabilities, by true label, over all rows seen so far. It says which classes look alike,
-    and nothing about the example at hand; what KD gains over it is knowledge of single examples.
+    The mean of softened probabilities over all rows seen of a class: what KD gains over it is known of single examples.
     """
 
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = ""
+    explains: ClassVar[tuple[Family, ...]] = ("response", "ensemble")
+    placebo: ClassVar[bool] = True
 
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1

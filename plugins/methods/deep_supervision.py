@@ -26,6 +26,7 @@ class DeepSupervision(Method):
 
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = "Lee et al. 2015, arXiv:1409.5185"
+    explains: ClassVar[tuple[Family, ...]] = ("self",)
 
     exit_weight: Weight = 1.0
 

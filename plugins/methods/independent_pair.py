@@ -23,6 +23,7 @@ class IndependentPair(Method):
 
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = ""
+    explains: ClassVar[tuple[Family, ...]] = ("online",)
 
     peers: Count = 2
 

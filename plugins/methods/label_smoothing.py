@@ -24,6 +24,7 @@ class LabelSmoothing(Method):
 
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = "Szegedy et al. 2016, arXiv:1512.00567"
+    explains: ClassVar[tuple[Family, ...]] = ("response", "feature", "relation", "online", "self", "ensemble")
 
     smoothing: Fraction = 0.1
 

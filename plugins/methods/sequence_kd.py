@@ -24,6 +24,7 @@ class SequenceKD(Method):
 
     family: ClassVar[Family] = "response"
     paper: ClassVar[str] = "Kim and Rush 2016, arXiv:1606.07947"
+    controls: ClassVar[tuple[str, ...] | None] = ("label_smoothing", "longer_scratch")
 
     word_weight: Fraction = 0.0
 
