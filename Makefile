@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format validate-statistics ui clean
+.PHONY: help install quickstart test lint format validate-statistics validate-trials ui clean
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ format: install  ## format and fix what ruff can
 
 validate-statistics: install  ## coverage, false alarms and power of the statistics, on simulated experiments
 	$(BIN)/python benchmarks/validate_statistics.py
+
+validate-trials: install  ## false alarms on real trials: scratch against scratch under another name
+	OMP_NUM_THREADS=1 $(BIN)/kdbench run benchmarks/aa.yaml > /dev/null
+	$(BIN)/python benchmarks/validate_trials.py
 
 ui: install  ## serve the leaderboards of results/ in the MLflow UI
 	$(BIN)/kdbench ui

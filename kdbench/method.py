@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
+from kdbench.hyperparameters import SearchSpace
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ class Needs:
         student_architecture: "teacher" measures a network of the first teacher's architecture, trained by the teacher's
             recipe: what compresses the teacher itself (pruning, quantising) rather than teach a smaller network.
         budget: how long a student trains: the epochs of the suite's recipe; as many as cost the FLOPs of plain
-            distillation from the pair's teacher ("distillation"); none at all.
+            distillation from the pair's teacher ("distillation"); none at all; or a number of times the recipe's.
         paired: False draws initial weights, batches and augmentation from random streams of its own.
     """
 
@@ -43,7 +45,7 @@ class Needs:
     teacher_training: Literal["full", "none"] = "full"
     targets: Literal["data", "teacher"] = "data"
     student_architecture: Literal["student", "teacher"] = "student"
-    budget: Literal["recipe", "distillation", "none"] = "recipe"
+    budget: Literal["recipe", "distillation", "none"] | float = "recipe"
     paired: bool = True
 
 
@@ -98,7 +100,9 @@ class Method:
         controls: the names of the controls that apply to it, where those of its family do not.
         explains, explains_fidelity: of a control: the families of methods whose score, and whose likeness to the
             teacher, it may explain. A plan runs it beside every method of these families.
-        placebo: of a control: it is KD from a teacher that was robbed of what it knows.
+        without_dark_knowledge: of a control: it is KD, less what the teacher says of single examples.
+        search_space: what the tuned track tries, by parameter; bounds have three digits at most. The learning rate is
+            tuned for every method, and must not be here; nor what changes the budget (epochs, networks).
     """
 
     family: ClassVar[Family] = "control"
@@ -106,7 +110,8 @@ class Method:
     controls: ClassVar[tuple[str, ...] | None] = None
     explains: ClassVar[tuple[Family, ...]] = ()
     explains_fidelity: ClassVar[tuple[Family, ...]] = ()
-    placebo: ClassVar[bool] = False
+    without_dark_knowledge: ClassVar[bool] = False
+    search_space: ClassVar[SearchSpace] = {}
 
     @property
     def needs(self) -> Needs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from kdbench.errors import BadInput, BrokenPlugin, suggestion
 from kdbench.hyperparameters import values
 from kdbench.method import ALL, Method, Needs
 from kdbench.networks import Misfit, Networks
-from kdbench.plan import Cohort, LoadedTask, Plan, Skipped, Trial
+from kdbench.plan import Configuration, Configurations, LoadedTask, Plan, Skipped, Trial, cohorts
 from kdbench.plugins import Kind, Registry
 from kdbench.provenance import digest, engine_digest
 from kdbench.recipe import Pair, Recipe
@@ -23,6 +24,7 @@ from kdbench.spec import Spec
 from kdbench.suite import Suite
 from kdbench.task import Data, Task
 
+TUNING_SEED = 2**32  # the first that no suite can ask for
 VALIDATION_SEED = 0  # the split is part of the suite, not of a seed: all seeds are scored on the same examples
 
 
@@ -32,10 +34,19 @@ def make_plan(suite: Suite, registry: Registry, folders: DataFolders) -> Plan:
     Raises:
         BadInput, UnknownName, BrokenPlugin, MissingData: something that the suite asks for is not to be had.
     """
-    return _Planner(suite, registry, folders).plan()
+    return Planner(suite, registry, folders).plan()
 
 
-class _Planner:
+class Planner:
+    """Crosses tasks, pairs, methods and seeds of a suite, its plugins and data loaded once.
+
+    Attributes:
+        own: on every board the suite's own configurations, the controls that apply to them added.
+
+    Raises:
+        BadInput, UnknownName, BrokenPlugin, MissingData: something that the suite asks for is not to be had.
+    """
+
     def __init__(self, suite: Suite, registry: Registry, folders: DataFolders) -> None:
         self.suite, self.registry = suite, registry
         for recipe in (recipe for pair in suite.pairs for recipe in self._recipes(pair)):
@@ -44,10 +55,10 @@ class _Planner:
                     parse_augmentation([view])
                 except BadInput as error:
                     raise suite.located(Spec.parse(view), error) from error
-        self.methods = [(spec.name, self._create("method", spec)) for spec in (*suite.controls, *suite.methods)]
+        methods = [(spec.name, self._create("method", spec)) for spec in (*suite.controls, *suite.methods)]
         self.controls = Controls(registry)
         if suite.add_controls:
-            self.methods += self.controls.added(self.methods)
+            methods += self.controls.added(methods)
         names = {name for pair in suite.pairs for name in (*pair.teacher, pair.student)}
         self.architectures: dict[str, Architecture] = {
             name: self._create("architecture", Spec.parse(name)) for name in sorted(names)
@@ -56,6 +67,12 @@ class _Planner:
         self.tasks = {task.name: task for spec in suite.tasks for task in self._parts(self._load(spec, folders))}
         _check_margins(suite, sorted({task.metrics[0].name for task in self.tasks.values()}))
         self.networks = Networks(self.architectures, {name: task.data.spec for name, task in self.tasks.items()})
+        configurations = [Configuration(name, method) for name, method in methods]
+        self.own: Configurations = {(task, str(pair)): configurations for task, pair in self._boards()}
+
+    def _boards(self) -> Iterator[tuple[str, Pair]]:
+        for task in self.tasks:
+            yield from ((task, pair) for pair in self.suite.pairs if pair.serves(self.tasks[task].data_set))
 
     def _recipes(self, pair: Pair) -> tuple[Recipe, Recipe]:
         """How the pair's student and its teachers are trained."""
@@ -64,13 +81,17 @@ class _Planner:
     def _recipe(self, task: str, pair: Pair, needs: Needs) -> Recipe:
         """How a method's student is trained: by the pair's recipe, for the epochs of its budget."""
         recipe, teachers = self._recipes(pair)
-        epochs = {
-            "recipe": recipe.epochs,
-            "distillation": recipe.epochs * self.networks.distillation_cost(task, pair.teacher[0], pair.student),
-            "none": 0,
-        }
+        match needs.budget:
+            case "recipe":
+                times = 1.0
+            case "none":
+                times = 0.0
+            case "distillation":
+                times = self.networks.distillation_cost(task, pair.teacher[0], pair.student)
+            case number:
+                times = number
         own = teachers if needs.student_architecture == "teacher" else recipe
-        return self._stretched(own, task, epochs[needs.budget])
+        return self._stretched(own, task, recipe.epochs * times)
 
     def _stretched(self, recipe: Recipe, task: str, epochs: float) -> Recipe:
         """The recipe with so many epochs of the whole training data: on a part of it more, so that the steps stay."""
@@ -82,25 +103,39 @@ class _Planner:
         except BadInput as error:
             raise self.suite.located(spec, error) from error
 
-    def plan(self) -> Plan:
-        cohorts, skipped = [], []
-        for task in self.tasks:
-            for pair in (pair for pair in self.suite.pairs if pair.serves(self.tasks[task].data_set)):
-                for seed in self.suite.seeds:
-                    runnable = []
-                    for name, method in self.methods:
-                        trial, reason = self._trial(task, pair, name, method, seed)
-                        if reason is None:
-                            runnable.append(trial)
-                        else:
-                            skipped.append(Skipped(trial, reason))
-                    cohorts += _cohorts(runnable)
-        if not cohorts:
-            reasons = dict.fromkeys(f"{each.trial.method_name}: {each.reason}" for each in skipped)
+    def for_tuning(self) -> Planner:
+        """The same, to choose configurations: on a seed that no suite can use, by the last epoch alone."""
+        other = copy.copy(self)
+        other.suite = self.suite.model_copy(update={"seeds": (TUNING_SEED,), "selection_epochs": 0})
+        return other
+
+    def plan(self, configurations: Configurations | None = None) -> Plan:
+        """What is to run: `configurations`, or the suite's own.
+
+        Raises:
+            BadInput: nothing of it can run, or two are the same.
+        """
+        plan = self.cross(configurations or self.own)
+        if not plan.cohorts:
+            reasons = dict.fromkeys(f"{each.trial.method_name}: {each.reason}" for each in plan.skipped)
             raise BadInput("nothing of this can run", hint="\n".join(reasons))
-        plan = Plan(self.suite, self.tasks, self.architectures, tuple(cohorts), tuple(skipped), self._provenance())
         _refuse_twins(plan)
         return plan
+
+    def cross(self, configurations: Configurations) -> Plan:
+        """The configurations of every board with every seed, whether any of it can run or not."""
+        crossed, skipped = [], []
+        for task, pair in self._boards():
+            for seed in self.suite.seeds:
+                runnable = []
+                for configuration in configurations[task, str(pair)]:
+                    trial, reason = self._trial(task, pair, configuration, seed)
+                    if reason is None:
+                        runnable.append(trial)
+                    else:
+                        skipped.append(Skipped(trial, reason))
+                crossed += cohorts(runnable)
+        return Plan(self.suite, self.tasks, self.architectures, tuple(crossed), tuple(skipped), self._provenance())
 
     def _load(self, spec: Spec, folders: DataFolders) -> LoadedTask:
         task: Task = self._create("task", spec)
@@ -124,8 +159,8 @@ class _Planner:
                 name, identity = f"{whole.name} at {100 * fraction:g} %", digest([whole.digest, fraction])
                 yield dataclasses.replace(whole, name=name, digest=identity, train_fraction=fraction)
 
-    def _trial(self, task: str, pair: Pair, name: str, method: Method, seed: int) -> tuple[Trial, str | None]:
-        label = f"{pair.teacher[0]} -> {pair.student}"
+    def _trial(self, task: str, pair: Pair, configuration: Configuration, seed: int) -> tuple[Trial, str | None]:
+        name, method = configuration.method_name, configuration.method
         reference = self._teacher(task, pair, 0, seed)
         needs, reason = method.needs, None
         wanted = len(pair.teacher) if needs.teachers == ALL else int(needs.teachers)
@@ -141,14 +176,17 @@ class _Planner:
             teachers = tuple(self._teacher(task, pair, index, seed, trained) for index in range(wanted))
         if needs.targets == "teacher" and not needs.teachers:
             raise BrokenPlugin(f"{name} trains on what its first teacher decodes, and has no teacher")
+        recipe = self._recipe(task, pair, needs)
         trial = self._fingerprinted(
             task=task,
-            pair=label,
+            pair=str(pair),
             pair_teachers=pair.teacher,
             student=pair.student if needs.student_architecture == "student" else pair.teacher[0],
             method_name=name,
             method=method,
-            recipe=self._recipe(task, pair, needs),
+            recipe=recipe.model_copy(
+                update={"learning_rate": recipe.learning_rate * configuration.learning_rate_factor}
+            ),
             seed=seed,
             stream="student" if needs.paired else "another student",
             teachers=teachers,
@@ -156,6 +194,7 @@ class _Planner:
             parameters=self.networks.parameters(task, pair.student),
             controls=self.controls.of(method),
             fidelity_controls=self.controls.of_fidelity(method),
+            tuning=configuration.tuning,
         )
         return trial, reason or self._misfit(trial)
 
@@ -214,6 +253,7 @@ class _Planner:
             "teachers": [teacher.fingerprint for teacher in trial.teachers],
             "reference": trial.reference.fingerprint if trial.reference else None,
             "compared": [trial.parameters, trial.controls, trial.fidelity_controls, trial.selection_epochs],
+            "tuning": [trial.tuning.trials, trial.tuning.flops] if trial.tuning else None,
         }
         return dataclasses.replace(trial, fingerprint=digest(identity)[:32])
 
@@ -233,21 +273,11 @@ class _Planner:
         return None
 
     def _provenance(self) -> dict[str, Any]:
-        names = {name for name, _ in self.methods}
+        names = {each.method_name for configurations in self.own.values() for each in configurations}
         return {
             "engine": engine_digest(),
             "methods": {name: self.registry.provenance("method", name) for name in sorted(names)},
         }
-
-
-def _cohorts(trials: list[Trial]) -> list[Cohort]:
-    """The trials of one task, pair and seed, apart where their batches differ: in recipe, random streams or targets."""
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
-    for trial in trials:
-        own = trial.method.needs.targets == "teacher"
-        targets = trial.teachers[0].fingerprint if own else "data"
-        groups.setdefault((trial.recipe.model_dump_json(), trial.stream, targets), []).append(trial)
-    return [Cohort(tuple(group)) for group in groups.values()]
 
 
 def with_validation(data: Data, fraction: float) -> Data:

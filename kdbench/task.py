@@ -74,13 +74,20 @@ def unchanged(inputs: Tensor) -> Tensor:
     return inputs
 
 
+# Raw inputs of the test examples at such positions [n], made worse by a severity of 1 to 5; the same for the same state
+# of the generator.
+Corruption = Callable[["Tensor", int, "torch.Generator"], "Tensor"]
+
+
 @dataclass(frozen=True)
 class Data:
     """The splits of a task as loaded. `validation=None`: the core cuts it from `train`, stratified.
 
     `prepare` turns a raw batch of inputs into what networks take, on their device (uint8 images to normalised
     floats); it is deterministic, and comes after augmentation. `assets` are files by name, kept with the results:
-    what a user of the trained student needs beside its weights (a tokenizer).
+    what a user of the trained student needs beside its weights (a tokenizer). `corruptions`, by kind, tell how scores
+    fall when test inputs get worse, where these are no longer the signal that gets worse (tokens of a misspelt text);
+    uint8 images [channels, height, width] need none, and without any nothing is told.
     """
 
     spec: DataSpec
@@ -90,6 +97,7 @@ class Data:
     class_names: tuple[str, ...] = ()
     prepare: Callable[[Tensor], Tensor] = unchanged
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    corruptions: Mapping[str, Corruption] = field(default_factory=dict)
 
 
 Answers = Mapping[str, "Tensor"]  # what a score needs to know of each example: tensors [examples, ...] by name

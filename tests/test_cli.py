@@ -80,14 +80,20 @@ def test_records_hold_every_number_that_is_promised(kdbench: Callable[..., Ended
         metrics = {
             "accuracy", "top5_accuracy", "macro_f1", "nll", "ece", "brier", "agreement", "teacher_kl", "parameters",
             "macs", "flops", "file_bytes", "training_flops", "teacher_flops", "teacher_accuracy", "validation_accuracy",
-            "macs_disagreement", "own_teacher_accuracy",
+            "macs_disagreement", "own_teacher_accuracy", "nonzero_parameters", "teacher_parameters", "teacher_macs",
+            "teacher_file_bytes", "agreement_teacher_right", "teacher_kl_teacher_right", "agreement_teacher_wrong",
+            "teacher_kl_teacher_wrong", "cka", "cka_stage1", "cka_stage2", "cka_stage3", "relation_correlation", "saliency_agreement",
+            "corrupted_accuracy", "corrupted_accuracy/gaussian_noise", "corrupted_accuracy/gaussian_blur", "corrupted_accuracy/contrast",
+            "corrupted_accuracy/jpeg", "best_validation_accuracy", "best_on_test_accuracy", "optimism",
+            "selection_epochs",
         }  # fmt: skip
         assert set(record["metrics"]) == metrics
         assert record["metrics"]["flops"] == 2 * record["metrics"]["macs"] > 0
         assert record["metrics"]["macs_disagreement"] == 0
         measured = {
             "latency_ms_p50", "latency_ms_p95", "throughput_per_s", "throughput_batch", "threads", "peak_memory_bytes",
-            "training_seconds", "teacher_seconds", "shared_seconds",
+            "training_seconds", "teacher_seconds", "shared_seconds", "teacher_latency_ms_p50",
+            "teacher_peak_memory_bytes",
         }  # fmt: skip
         assert set(record["measurements"]) == measured
     assert found["scratch 0"]["metrics"]["teacher_flops"] == 0 < found["kd 0"]["metrics"]["teacher_flops"]
@@ -238,7 +244,7 @@ def test_an_unreachable_tracking_server_fails_no_trial(
 
 BAD = {
     "unknown suite": (["run", "quikstart"], "did you mean 'quickstart'?"),
-    "unknown method": (["run", "SUITE", "--method", "fitnet"], "did you mean 'fitnets'?"),
+    "unknown method": (["run", "SUITE", "--method", "fitnetss"], "did you mean 'fitnets'?"),
     "unknown parameter": (["run", "SUITE", "--method", "kd[temprature=1]"], "did you mean 'temperature'?"),
     "NaN": (["run", "SUITE", "--method", "kd[temperature=nan]"], "finite"),
     "no seeds": (["run", "SUITE", "--seeds", "0"], "--seeds 0"),

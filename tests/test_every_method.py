@@ -80,7 +80,7 @@ def test_what_a_listing_reads_without_importing_is_what_the_class_says(name):
     assert ast.literal_eval(assigned["family"]) == cls.family
     assert ast.literal_eval(assigned["paper"]) == cls.paper
     fields = {field.name for field in dataclasses.fields(cls)}
-    declared = {"controls", "explains", "explains_fidelity", "placebo"}
+    declared = {"controls", "explains", "explains_fidelity", "without_dark_knowledge"}
     assert {"family", "paper", *fields} <= assigned.keys() <= {"family", "paper", *fields, *declared}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -171,3 +172,29 @@ def test_inputs_are_left_as_they_were():
     assert logits.requires_grad
     assert logits.dtype == torch.float32
     assert torch.equal(logits, LOGITS)
+
+
+def test_a_record_holds_likeness_robustness_and_the_teachers_cost(tiny_suite, kdbench, tmp_path):
+    """Of a student and its teacher, which are the same architecture here."""
+    suite = tiny_suite(teachers="'cnn[width=0.25]'", methods="kd", epochs="1")
+    assert kdbench("run", str(suite), "--out", str(tmp_path / "out"), "--name", "run")[0] == 0
+    found = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("record.json")]
+    (kd,) = (record for record in found if record["method"] == "kd")
+    (teacher,) = (record for record in found if record["method"] == "teacher")
+    metrics = kd["metrics"]
+    for name in ("cka_stage1", "cka_stage2", "cka_stage3", "cka", "relation_correlation", "saliency_agreement"):
+        assert -1 <= metrics[name] <= 1
+        assert name not in teacher["metrics"]
+    right = metrics["teacher_accuracy"]
+    assert metrics["agreement"] == pytest.approx(
+        right * metrics["agreement_teacher_right"] + (1 - right) * metrics["agreement_teacher_wrong"]
+    )
+    kinds = [metrics[f"corrupted_accuracy/{kind}"] for kind in ("gaussian_noise", "gaussian_blur", "contrast", "jpeg")]
+    assert metrics["corrupted_accuracy"] == pytest.approx(sum(kinds) / 4)
+    assert 0 < teacher["metrics"]["corrupted_accuracy"] < 1
+    for name in ("parameters", "macs", "file_bytes"):
+        assert metrics[f"teacher_{name}"] == teacher["metrics"][name] == metrics[name]
+    assert kd["measurements"]["teacher_latency_ms_p50"] > 0
+    assert kd["measurements"]["teacher_peak_memory_bytes"] == teacher["measurements"]["peak_memory_bytes"]
+    curve = zip(*(kd["calibration_curve"][name] for name in ("share", "accuracy", "confidence")), strict=True)
+    assert sum(share * abs(right - sure) for share, right, sure in curve) == pytest.approx(metrics["ece"], rel=1e-9)

@@ -32,7 +32,7 @@ class Row:
             controls not: one that may explain the methods' gains should be easier to believe.
         retention: score / teacher's score on the same seeds (inverted where lower is better).
         gap_recovery: (score - baseline) / (teacher - baseline); None where the teacher is no better than the baseline.
-        placebo: whether it is KD from a teacher that was robbed of what it knows.
+        without_dark_knowledge: whether it is KD from the trained teacher, robbed of what it says of single examples.
         against: per applicable control, by its label, what the method gains over it; {} for controls.
         lacking: applicable controls without a result here, by name.
         fidelity_controls: the labels of the controls that its likeness to the teacher is compared with.
@@ -47,7 +47,7 @@ class Row:
     method: str
     family: str
     control: bool
-    placebo: bool
+    without_dark_knowledge: bool
     params: Mapping[str, Any]
     counts: Mapping[Outcome, int]
     reasons: tuple[str, ...]

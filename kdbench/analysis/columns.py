@@ -50,6 +50,18 @@ def columns(board: Board) -> tuple[Column, ...]:
         Column("MACs", lambda row: magnitude(row.means.get("macs")), rank=8),
         Column("ms", lambda row: magnitude(row.means.get("latency_ms_p50")), "median latency, batch 1", 9),
         Column("cost", lambda row: ratio(row.flops_ratio), f"training FLOPs / {board.baseline}'s", 1),
+        Column(
+            "best\nval.",
+            lambda row: secondary(row, board, f"best_validation_{board.primary}"),
+            "score of the epoch best on validation; not ranked",
+            10,
+        ),
+        Column(
+            "opti-\nmism",
+            lambda row: secondary(row, board, "optimism"),
+            "how far the epoch best on test flatters the last; never ranked",
+            11,
+        ),
         Column("seeds", lambda row: f"{row.done}/{len(board.seeds)}", rank=3),
         Column("verdict", lambda row: row.verdict.label),
     )
@@ -86,6 +98,13 @@ def gain(row: Row, board: Board) -> str:
     ends = (difference.estimate, difference.low, difference.high) if difference.bounded else (difference.estimate,)
     mean, *interval = (board.scale.number(end, digits, sign=True) for end in ends)
     return f"{mean} [{', '.join(interval)}]" if interval else mean
+
+
+def secondary(row: Row, board: Board, metric: str) -> str:
+    """The mean of another metric in the unit of the scores, with as many decimals as they have."""
+    value = row.means.get(metric)
+    digits = board.scale.digits([row.score for row in board.rows])
+    return MISSING if value is None else board.scale.number(value, digits)
 
 
 def percent(value: float | None, digits: int) -> str:

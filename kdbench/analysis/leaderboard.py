@@ -207,7 +207,7 @@ def _row(group: _Group, reference: _Reference) -> Row:
         method=first.method,
         family=first.family,
         control=first.control,
-        placebo=first.placebo,
+        without_dark_knowledge=first.without_dark_knowledge,
         params=first.params,
         counts=counts,
         reasons=reasons,

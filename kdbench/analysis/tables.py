@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kdbench.analysis.board import Board, Leaderboard, Row
+from kdbench.analysis.claims import claims
 from kdbench.analysis.columns import columns, score_header, teacher_score
+from kdbench.analysis.comparison import Change, Comparison
 from kdbench.analysis.headline import headline
+from kdbench.analysis.requirements import Check
 from kdbench.analysis.statistics import Interval
 
 if TYPE_CHECKING:
@@ -68,7 +72,7 @@ def to_json(leaderboard: Leaderboard) -> str:
 
 
 def verdicts_to_json(leaderboard: Leaderboard) -> str:
-    """The headline, and per method its verdict with the evidence, as strict JSON."""
+    """The headline, per method its verdict with the evidence, and the claims with all of theirs, as strict JSON."""
     return _strict(
         {
             "suite": leaderboard.suite,
@@ -91,8 +95,63 @@ def verdicts_to_json(leaderboard: Leaderboard) -> str:
                 for board in leaderboard.boards
                 for row in board.rows
             ],
+            "claims": [asdict(claim) for claim in claims(leaderboard)],
         }
     )
+
+
+def checks_to_json(leaderboard: Leaderboard, checks: Sequence[Check]) -> str:
+    """Whether all requirements are met, and each with what the run shows, as strict JSON."""
+    return _strict(
+        {
+            "suite": leaderboard.suite,
+            "passed": all(check.passed for check in checks),
+            "checks": [
+                {
+                    "task": check.task,
+                    "pair": check.pair,
+                    "method": check.label,
+                    **asdict(check.condition),
+                    "passed": check.passed,
+                    **_interval("value", check.value),
+                    "reason": check.reason,
+                }
+                for check in checks
+            ],
+        }
+    )
+
+
+def comparison_to_json(comparison: Comparison) -> str:
+    """What changed between two runs, as strict JSON: gains positive = better, costs as [old, new]."""
+    return _strict(
+        {
+            "old": comparison.old,
+            "new": comparison.new,
+            "suites": comparison.suites,
+            "boards": [
+                {
+                    "task": board.task,
+                    "pair": board.pair,
+                    "primary": board.scale.metric,
+                    "higher_is_better": board.scale.higher_is_better,
+                    "unit": board.scale.unit,
+                    "changes": [_changed(change) for change in board.changes],
+                }
+                for board in comparison.boards
+            ],
+            "missing": comparison.missing,
+            "circumstances": comparison.circumstances,
+        }
+    )
+
+
+def _changed(change: Change) -> dict[str, Any]:
+    facts: dict[str, Any] = {"label": change.label}
+    for name, row in (("old", change.old), ("new", change.new)):
+        facts[name] = row and {"verdict": row.verdict.label, "seeds": row.done, **_interval("score", row.score)}
+    interval = _interval("change", change.gain)
+    return {**facts, **interval, "paired": change.paired, "identical": change.identical, "costs": dict(change.costs)}
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:

@@ -1,6 +1,7 @@
 """The commands, their flags, and how an error becomes one clear message and an exit status.
 
-Exit status: 0 done; 1 some requested trial failed; 2 bad input; 70 a fault of kdbench itself; 130 interrupted.
+Exit status: 0 done; 1 some requested trial failed, or a requirement is not met; 2 bad input; 70 a fault of kdbench
+itself; 130 interrupted.
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
@@ -140,11 +141,63 @@ def leaderboard(
 
 
 @app.command()
-def verdict(run: RunArgument = "latest", out: OutOption = RESULTS, json: JsonOption = False) -> None:
-    """Print a run's verdict with its evidence."""
+def verdict(
+    run: RunArgument = "latest",
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="METHOD:CONDITION,...",
+            help="A gate: exit 0 if met, else 1, e.g. 'kd:accuracy_drop<=0.01,latency_ratio<=0.5'; repeatable.",
+        ),
+    ] = None,
+    confident: Annotated[
+        bool, typer.Option("--confident", help="Judge --require by the worse end of the 95 % interval.")
+    ] = False,
+    out: OutOption = RESULTS,
+    json: JsonOption = False,
+) -> None:
+    """Print a run's verdict with its evidence and the claims it bears on, or check it against requirements."""
+    if confident and not require:
+        raise BadInput("--confident says how to judge --require, and there is none")
+    if require:
+        from kdbench.cli.gating import show_checks
+
+        raise typer.Exit(show_checks(run, out, require, confident, json))
     from kdbench.cli.results import show_verdict
 
     show_verdict(run, out, json)
+
+
+@app.command()
+def compare(
+    old: Annotated[str, typer.Argument(metavar="RUN_A", help="The run before: a name or a folder.")],
+    new: Annotated[str, typer.Argument(metavar="RUN_B", help="The run after.")],
+    out: OutOption = RESULTS,
+    json: JsonOption = False,
+) -> None:
+    """Show what changed from one run of a suite to another: scores with intervals, verdicts, costs."""
+    from kdbench.cli.comparing import show_comparison
+
+    show_comparison(old, new, out, json)
+
+
+@app.command()
+def report(
+    run: RunArgument = "latest",
+    to: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Default: report.html in the run's folder; - prints it."),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="[html|markdown|latex]", help="A page to read, or tables for a paper.")
+    ] = "html",
+    out: OutOption = RESULTS,
+) -> None:
+    """Write a run's report: one file with verdict, leaderboard, figures, claims, costs and provenance."""
+    from kdbench.cli.reporting import write_report
+
+    write_report(run, out, to, form)
 
 
 @app.command()

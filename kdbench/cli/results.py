@@ -12,14 +12,17 @@ from rich.text import Text
 
 from kdbench.analysis import tables
 from kdbench.analysis.board import Leaderboard
+from kdbench.analysis.claims import claims
 from kdbench.analysis.leaderboard import leaderboard
+from kdbench.analysis.ranks import ranking
 from kdbench.cli.console import out, print_raw
 from kdbench.errors import BadInput
 from kdbench.measuring.record import Record
+from kdbench.report.findings import claims_table, ranking_table
 from kdbench.report.terminal import leaderboard_table, verdict_panel
 from kdbench.store.run_folder import RunFolder
 
-_KEPT = 64  # influences in memory at once: the baselines' are asked for by every method
+_KEPT = 1024  # influences in memory at once (40 MB of 10,000 examples): controls are asked for by every method
 
 
 def board_of(run: RunFolder) -> Leaderboard:
@@ -41,39 +44,45 @@ def board_of(run: RunFolder) -> Leaderboard:
 
 def print_results(run: RunFolder) -> None:
     """The leaderboard and the verdict, as `kdbench run` ends."""
-    _print_leaderboard(run)
-    out.print(verdict_panel(board_of(run)))
+    board = board_of(run)
+    _print_leaderboard(run, board)
+    out.print(verdict_panel(board))
 
 
 def show_leaderboard(reference: str, folder: Path, form: Literal["terminal", "json", "csv", "markdown"]) -> None:
     """Prints a run's leaderboard in one of its forms."""
     run = RunFolder.open(reference, folder)
     if form == "terminal":
-        _print_leaderboard(run)
+        _print_leaderboard(run, board_of(run))
     else:
         written = {"json": tables.to_json, "csv": tables.to_csv, "markdown": tables.to_markdown}
         print_raw(written[form](board_of(run)))
 
 
-def _print_leaderboard(run: RunFolder) -> None:
+def _print_leaderboard(run: RunFolder, leaderboard: Leaderboard) -> None:
     manifest = run.manifest()
     title = (manifest.title or manifest.suite, "bold")
     out.print(Text.assemble(title, f" ({manifest.suite}), run {run.path}"), soft_wrap=True)
     for departure in manifest.departures:
         out.print(f"departs from the protocol: {departure}", markup=False, style="dim")
-    for board in board_of(run).boards:
+    for board in leaderboard.boards:
         out.print()
         out.print(leaderboard_table(board, out.width))
+    if across := ranking(leaderboard):
+        out.print()
+        out.print(ranking_table(across))
     out.print()
 
 
 def show_verdict(reference: str, folder: Path, as_json: bool) -> None:
-    """Prints a run's verdict with its evidence."""
-    run = RunFolder.open(reference, folder)
+    """Prints a run's verdict with its evidence, and what it has to say about the claims made for distillation."""
+    board = board_of(RunFolder.open(reference, folder))
     if as_json:
-        print_raw(tables.verdicts_to_json(board_of(run)))
-    else:
-        out.print(verdict_panel(board_of(run)))
+        print_raw(tables.verdicts_to_json(board))
+        return
+    out.print(verdict_panel(board))
+    out.print()
+    out.print(claims_table(claims(board)))
 
 
 def show_records(reference: str, folder: Path, as_json: bool, samples: bool) -> None:

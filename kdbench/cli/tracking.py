@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from kdbench.analysis import tables
 from kdbench.cli.console import out as console
+from kdbench.cli.reporting import report
 from kdbench.cli.results import board_of
 from kdbench.errors import StoreError, UnknownName
 from kdbench.report.tracking import method_runs
@@ -16,8 +18,8 @@ from kdbench.store.run_folder import RunFolder
 from kdbench.training.observer import Observer
 
 
-def synchronise(run: RunFolder, tracking_uri: str) -> SyncResult:
-    """Makes MLflow show the run's records as they are on disk.
+def synchronise(run: RunFolder, tracking_uri: str, *, with_report: bool = True) -> SyncResult:
+    """Makes MLflow show the run's records as they are on disk; the report takes seconds, and can wait for the last.
 
     Raises:
         StoreError: MLflow cannot be reached or written; the records do not depend on it.
@@ -29,6 +31,8 @@ def synchronise(run: RunFolder, tracking_uri: str) -> SyncResult:
         "leaderboard.md": tables.to_markdown(board),
         "verdict.json": tables.verdicts_to_json(board),
     }
+    if with_report:
+        artifacts["report.html"] = report(run, board)
     return sync(
         tracking_uri,
         run.path.name,
@@ -40,6 +44,9 @@ def synchronise(run: RunFolder, tracking_uri: str) -> SyncResult:
     )
 
 
+_SHARE = 0.05  # of a run's time, at most, goes into keeping MLflow up to date while it lasts
+
+
 class Tracker:
     """Keeps MLflow up to date during a run, and never fails or stops it: the records are the truth."""
 
@@ -47,19 +54,24 @@ class Tracker:
         self.run = run
         self.uri = tracking_uri or default_tracking_uri(out)
         self._given_up = False
+        self._rests_until = 0.0
 
     def sync(self, observer: Observer, *, last: bool = False) -> None:
-        """Writes what is new. After a failure it waits for the end of the run before it tries once more."""
-        if self._given_up and not last:
+        """Writes what is new, unless the last time was too short ago for what it took. After a failure it waits for the
+        end of the run before it tries once more."""
+        started = time.monotonic()
+        if not last and (self._given_up or started < self._rests_until):
             return
         try:
-            synchronise(self.run, self.uri)
+            synchronise(self.run, self.uri, with_report=last)
         except StoreError as error:
             if last or not self._given_up:
                 observer.note(f"MLflow at {masked(self.uri)} was not updated: {error.message}")
             if last:
                 observer.note(f"nothing is lost; `kdbench sync {self.run.path}` makes it whole")
             self._given_up = True
+        now = time.monotonic()
+        self._rests_until = now + (now - started) / _SHARE
 
 
 def sync_run(reference: str, out: Path, tracking_uri: str | None) -> None:

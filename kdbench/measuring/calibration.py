@@ -30,6 +30,29 @@ def calibration(logits: Tensor, targets: Tensor) -> dict[str, float]:
     }
 
 
+def calibration_curve(logits: Tensor, targets: Tensor) -> dict[str, list[float]]:
+    """The reliability diagram behind "ece" (Guo et al. 2017, figure 1), in float64: a number per bin, by confidence.
+
+    Returns:
+        "confidence": mean probability of the top label; "accuracy": share of examples on which it is right; "share":
+            of all examples. Empty bins are left out, so that "ece" is the sum of share * |accuracy - confidence|.
+    """
+    probabilities = logits.detach().to("cpu", torch.float64).softmax(dim=1)
+    confidences, predictions = probabilities.max(dim=1)
+    right = predictions.eq(targets.detach().to("cpu", torch.long)).double()
+    edges = torch.linspace(0, 1, ECE_BINS + 1, dtype=torch.float64)
+    bins = torch.bucketize(confidences, edges[1:-1], right=True)
+    counts, confident, correct = (
+        torch.bincount(bins, weights=weights, minlength=ECE_BINS) for weights in (None, confidences, right)
+    )
+    filled = counts > 0
+    return {
+        "confidence": (confident / counts)[filled].tolist(),
+        "accuracy": (correct / counts)[filled].tolist(),
+        "share": (counts.double() / len(bins))[filled].tolist(),
+    }
+
+
 def _calibration_error(probabilities: Tensor, targets: Tensor) -> float:
     ensure_torchvision()  # torchmetrics imports it
     from torchmetrics.functional.classification import binary_calibration_error

@@ -16,15 +16,18 @@ from torch import Tensor, nn
 from kdbench.architecture import Architecture
 from kdbench.errors import KdbenchError
 from kdbench.hyperparameters import values
-from kdbench.measuring.calibration import calibration
+from kdbench.measuring.calibration import calibration, calibration_curve
+from kdbench.measuring.comparison import Built, against_teachers, inside
+from kdbench.measuring.corruption import CorruptedTests
 from kdbench.measuring.cost import count_flops, deployed_cost
 from kdbench.measuring.environment import machine_fingerprint
-from kdbench.measuring.fidelity import fidelity
 from kdbench.measuring.influence import influences
 from kdbench.measuring.latency import deployed_speed
 from kdbench.measuring.memory import peak_memory_bytes
 from kdbench.measuring.quality import scores
 from kdbench.measuring.record import Record
+from kdbench.measuring.selection import selected_scores
+from kdbench.method import Method
 from kdbench.plan import LoadedTask, Plan, Skipped, Trial
 from kdbench.training.cohort import Trained
 from kdbench.training.learner import Learner
@@ -55,8 +58,9 @@ class Measurer:
 
     def __init__(self, plan: Plan, device: torch.device, environment: Mapping[str, Any]) -> None:
         self.plan, self.device, self.environment = plan, device, environment
-        self._deployed: dict[tuple[str, str], tuple[dict[str, float], dict[str, float]]] = {}
+        self._deployed: dict[tuple[str, str, Method | None], tuple[dict[str, float], dict[str, float]]] = {}
         self._step_flops: dict[str, _StepFlops] = {}
+        self._corrupted = CorruptedTests()
 
     def skipped(self, skipped: Skipped) -> Record:
         """The record of a trial that cannot run here."""
@@ -94,23 +98,38 @@ class Measurer:
             return Measured(
                 self._spent(trained, status="diverged", reason="its predictions on the test split are not finite")
             )
+        primary = loaded.metrics[0]
         costs, speeds = self._deployed_cost(trial, student)
+        teacher_costs, teacher_speeds = self._teacher_cost(trial, networks)
         metrics = {
             **_quality(loaded, predictions),
-            **_validation(loaded, trained),
-            **self._against_teachers(trial, loaded, predictions, teachers),
+            **validation_score(loaded, trained),
+            **selected_scores(trained, student, loaded, primary.score(predictions.answers), self.device),
+            **self._corrupted.scores(student, loaded, self.device),
+            **against_teachers(trial, loaded, predictions, teachers),
+            **self._inside(trial, student, networks),
             **costs,
+            **teacher_costs,
             **self._training_flops(trained, networks),
         }
         with torch.no_grad(), seeded(0, "samples"):
             samples = loaded.task.samples(student, loaded.data, self.device)
-        record = self._spent(trained, speeds, status="done", metrics=metrics, samples=samples)
-        return Measured(record, predictions, influences(loaded.metrics[0], predictions.answers))
+        record = self._spent(
+            trained,
+            {**speeds, **teacher_speeds},
+            status="done",
+            metrics=metrics,
+            samples=samples,
+            calibration_curve=_curve(predictions),
+        )
+        return Measured(record, predictions, influences(primary, predictions.answers))
 
     def _spent(self, trained: Trained, speeds: Mapping[str, float] | None = None, **fields: Any) -> Record:
         """The record of a trial that was trained, to its end or not, with what that cost."""
+        tuning = trained.trial.tuning
         measurements = {
-            "training_seconds": trained.seconds,
+            "training_seconds": trained.seconds + (tuning.seconds if tuning else 0),
+            **({"tuning_seconds": tuning.seconds} if tuning else {}),
             "teacher_seconds": trained.teacher_seconds,
             "shared_seconds": trained.shared_seconds,
             **(speeds or {}),
@@ -134,6 +153,11 @@ class Measurer:
             params=values(trial.method),
             family=trial.method.family,
             paper=trial.method.paper,
+            controls=trial.controls,
+            fidelity_controls=trial.fidelity_controls,
+            without_dark_knowledge=trial.method.without_dark_knowledge,
+            data_set=loaded.data_set,
+            train_fraction=loaded.train_fraction,
             seed=trial.seed,
             primary=metric.name,
             higher_is_better=metric.higher_is_better,
@@ -151,25 +175,19 @@ class Measurer:
             **fields,
         )
 
-    def _against_teachers(
-        self, trial: Trial, loaded: LoadedTask, own: Predictions, teachers: Mapping[str, Predictions]
-    ) -> dict[str, float]:
-        """Fidelity to the teachers it learnt from (without any: to the pair's, which it never saw)."""
-        if trial.reference is None:
+    def _inside(self, trial: Trial, student: nn.Module, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+        """How alike the student and the pair's teacher are, not only in what they answer."""
+        reference, architectures = trial.reference, self.plan.architectures
+        if reference is None:
             return {}
-        followed = [teachers[teacher.fingerprint] for teacher in trial.teachers or (trial.reference,)]
-        combined = _mean_answer([each.logits for each in followed])
-        primary = loaded.metrics[0]
-        scored = {f"teacher_{primary.name}": primary.score(teachers[trial.reference.fingerprint].answers)}
-        if len(followed) == 1:
-            scored[f"own_teacher_{primary.name}"] = primary.score(followed[0].answers)
-        elif set(primary.reads) <= {"logits", "targets"}:  # several searches, or sums over positions, have no mean
-            scored[f"own_teacher_{primary.name}"] = primary.score({**own.answers, "logits": combined})
-        return {**fidelity(own.logits, combined), **scored}
+        own = Built(student, architectures[trial.student])
+        teacher = Built(networks[reference.fingerprint], architectures[reference.student])
+        return inside(own, teacher, self.plan.tasks[trial.task], self.device)
 
     def _deployed_cost(self, trial: Trial, student: nn.Module) -> tuple[dict[str, float], dict[str, float]]:
         """Cost and speed of the student without auxiliary modules: alike for every method, so measured once."""
-        key = (trial.task, trial.student)
+        changed = type(trial.method).deploy is not Method.deploy
+        key = (trial.task, trial.student, trial.method if changed else None)
         if key not in self._deployed:
             spec = self.plan.tasks[trial.task].data.spec
             speeds = deployed_speed(student, spec, self.device)
@@ -177,16 +195,32 @@ class Measurer:
             self._deployed[key] = (deployed_cost(student, spec), speeds)
         return self._deployed[key]
 
+    def _teacher_cost(
+        self, trial: Trial, networks: Mapping[str, nn.Module]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """What deploying the pair's teacher would cost instead."""
+        if trial.reference is None:
+            return {}, {}
+        costs, speeds = self._deployed_cost(trial.reference, networks[trial.reference.fingerprint])
+        return (
+            {f"teacher_{name}": costs[name] for name in ("parameters", "macs", "file_bytes")},
+            {f"teacher_{name}": speeds[name] for name in ("latency_ms_p50", "peak_memory_bytes")},
+        )
+
     def _training_flops(self, trained: Trained, networks: Mapping[str, nn.Module]) -> dict[str, float]:
-        """FLOPs of the whole training, forward and backward, the teachers' passes included."""
+        """FLOPs of the whole training, forward and backward, the teachers' passes and what tuning took included."""
         trial = trained.trial
+        loaded = self.plan.tasks[trial.task].seen(trial.seed)
         key = "|".join([trial.identity.rpartition("|")[0], *(teacher.student for teacher in trial.teachers)])
         if key not in self._step_flops:
-            probe = _StepProbe(trial, self.plan.tasks[trial.task], self.plan.architectures, networks, self.device)
+            probe = _StepProbe(trial, loaded, self.plan.architectures, networks, self.device)
             self._step_flops[key] = probe.count()
         spent = self._step_flops[key]
-        teacher = trained.examples * spent.teachers + len(self.plan.tasks[trial.task].data.train) * spent.relabelling
-        return {"training_flops": trained.examples * spent.student + teacher, "teacher_flops": teacher}
+        teacher = trained.examples * spent.teachers + len(loaded.data.train) * spent.relabelling
+        own = {"training_flops": trained.examples * spent.student + teacher, "teacher_flops": teacher}
+        if trial.tuning is None:
+            return own
+        return {**own, "training_flops": own["training_flops"] + trial.tuning.flops, "tuning_flops": trial.tuning.flops}
 
 
 @dataclass(frozen=True)
@@ -250,13 +284,11 @@ def _quality(loaded: LoadedTask, predictions: Predictions) -> dict[str, float]:
     return {**trusted, **scores(loaded.metrics, predictions.answers)}
 
 
-def _validation(loaded: LoadedTask, trained: Trained) -> dict[str, float]:
+def _curve(predictions: Predictions) -> dict[str, list[float]]:
+    return {} if predictions.labels is None else calibration_curve(predictions.logits, predictions.labels)
+
+
+def validation_score(loaded: LoadedTask, trained: Trained) -> dict[str, float]:
+    """The last epoch's score on the validation split, by its name in a record."""
     name = f"validation_{loaded.validation_metric.name}"
     return {name: trained.curves[name][-1]} if trained.curves else {}  # an untrained teacher has no epoch
-
-
-def _mean_answer(logits: list[Tensor]) -> Tensor:
-    """One teacher's logits, or the log of several teachers' mean probabilities."""
-    if len(logits) == 1:
-        return logits[0]
-    return torch.stack([answer.log_softmax(dim=1) for answer in logits]).logsumexp(dim=0) - math.log(len(logits))

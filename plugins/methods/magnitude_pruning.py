@@ -39,7 +39,7 @@ class MagnitudePruning(Method):
 
     def prepare(self, student: nn.Module, parameters: int) -> None:
         pruned = [(module, "weight") for module in _layers(student)]
-        weights = sum(module.weight.numel() for module, _ in pruned)
+        weights = sum(module.weight.numel() for module, _ in pruned)  # type: ignore[operator, misc]
         surplus = sum(parameter.numel() for parameter in student.parameters()) - parameters
         taken = round(self.sparsity * weights) if self.sparsity is not None else min(max(surplus, 0), weights)
         prune.global_unstructured(pruned, pruning_method=prune.L1Unstructured, amount=taken)

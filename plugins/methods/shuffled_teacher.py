@@ -27,7 +27,7 @@ class ShuffledTeacher(KD):
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = ""
     explains: ClassVar[tuple[Family, ...]] = ("response", "ensemble")
-    placebo: ClassVar[bool] = True
+    without_dark_knowledge: ClassVar[bool] = True
 
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1

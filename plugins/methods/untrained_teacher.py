@@ -20,7 +20,6 @@ class UntrainedTeacher(KD):
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = ""
     explains: ClassVar[tuple[Family, ...]] = ("response", "ensemble")
-    placebo: ClassVar[bool] = True
 
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,13 @@ _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.010
 _LOWEST_HZ = 20.0
 _FLOOR = 1e-6  # above what rounding to 16 bits leaves in a band, so that digital silence is no feature
 _CHUNK = 256  # recordings at a time: memory for waveforms does not grow with the data set
+Change = Callable[[Tensor], Tensor]  # of one waveform [samples], before it is brought to length
 _STREAMED = (0, 0xFFFFFFFF)  # sizes that programs write into a wav header when they cannot know better
+
+
+def unchanged(waveform: Tensor) -> Tensor:
+    """The recording as it is."""
+    return waveform
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ class LogMel:
     def _hop(self) -> int:
         return round(_HOP_SECONDS * self.sample_rate)
 
-    def features_of(self, files: Sequence[Path]) -> Tensor:
-        """Features of sound files, float16 [files, bands, frames].
+    def features_of(self, files: Sequence[Path], change: Change = unchanged) -> Tensor:
+        """Features of sound files, float16 [files, bands, frames]; of their waveforms as `change` returns them.
 
         Raises:
             BadInput: a file cannot be read whole, is empty, or has another sampling rate; names it.
@@ -72,7 +78,9 @@ class LogMel:
         """
         features = torch.empty((len(files), *self.shape), dtype=torch.float16)
         for start in range(0, len(files), _CHUNK):
-            waveforms = [centred(read_mono(file, self.sample_rate), self.samples) for file in files[start:][:_CHUNK]]
+            waveforms = [
+                centred(change(read_mono(file, self.sample_rate)), self.samples) for file in files[start:][:_CHUNK]
+            ]
             features[start : start + _CHUNK] = self(torch.stack(waveforms)).half()
         return features
 
@@ -131,11 +139,11 @@ class Waveform:
         """(1, samples): one channel."""
         return 1, self.samples
 
-    def features_of(self, files: Sequence[Path]) -> Tensor:
-        """Samples of sound files, int16 [files, 1, samples]; raises what `LogMel.features_of` raises."""
+    def features_of(self, files: Sequence[Path], change: Change = unchanged) -> Tensor:
+        """Samples of sound files, int16 [files, 1, samples]; changed, and raises, as in `LogMel.features_of`."""
         samples = torch.empty((len(files), *self.shape), dtype=torch.int16)
         for row, file in zip(samples, files, strict=True):
-            waveform = centred(read_mono(file, self.sample_rate), self.samples)
+            waveform = centred(change(read_mono(file, self.sample_rate)), self.samples)
             row[0] = (waveform * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
         return samples
 

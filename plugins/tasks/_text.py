@@ -11,6 +11,7 @@ from annotated_types import Ge
 from kdbench import BadInput, Count, Data, DataFolders, DataSpec, Task, TensorSplit
 
 from ._subset import nested_subset
+from ._typos import typos
 from ._wordpiece import encode, given_tokenizer, learnt_tokenizer
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class TextTask(Task):
             validation=splits.get("validation"),
             class_names=corpus.class_names,
             assets={"tokenizer.json": tokenizer.to_str(pretty=True).encode()},
+            corruptions=typos(texts["test"], tokenizer, self.max_length),
         )
 
 

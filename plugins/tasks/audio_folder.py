@@ -48,14 +48,16 @@ class AudioFolder(Task):
 
         from ._audio import FRONT_ENDS
         from ._signals import NormaliseChannels
+        from ._white_noise import WhiteNoise
 
         listing = self.listing(find_root(self.path, folders, self.source))
         if self.max_per_class is not None:
             listing = listing.limited(self.max_per_class)
         front_end = FRONT_ENDS[self.features](self.sample_rate, self.seconds)
+        recordings = {split: [listing.root / file for file in listing.files(split)] for split in listing.splits}
         splits = {
             split: TensorSplit(
-                front_end.features_of([listing.root / file for file in listing.files(split)]),
+                front_end.features_of(recordings[split]),
                 torch.tensor(listing.labels(split)),
             )
             for split in listing.splits
@@ -67,6 +69,7 @@ class AudioFolder(Task):
             validation=splits.get("validation"),
             class_names=listing.classes,
             prepare=NormaliseChannels.to(splits["train"].inputs),
+            corruptions={"white_noise": WhiteNoise(front_end, recordings["test"])},
         )
 
     def listing(self, root: Path) -> Listing:

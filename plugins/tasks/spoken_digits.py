@@ -61,6 +61,7 @@ class SpokenDigits(Task):
 
         from ._audio import FRONT_ENDS
         from ._signals import NormaliseChannels
+        from ._white_noise import WhiteNoise
 
         root = folders.provide(FSDD)
         recordings = list_recordings(root)
@@ -68,7 +69,8 @@ class SpokenDigits(Task):
         if test.all() or not test.any():
             raise BadInput(f"the recordings under {root} are all for {'testing' if test.all() else 'training'}")
         front_end = FRONT_ENDS[self.features](_SAMPLE_RATE, self.seconds)
-        features = front_end.features_of([root / recording.file for recording in recordings])
+        files = [root / recording.file for recording in recordings]
+        features = front_end.features_of(files)
         targets = torch.tensor([recording.digit for recording in recordings])
         train = TensorSplit(features[~test], targets[~test])
         return Data(
@@ -77,6 +79,9 @@ class SpokenDigits(Task):
             test=TensorSplit(features[test], targets[test]),
             class_names=_CLASSES,
             prepare=NormaliseChannels.to(train.inputs),
+            corruptions={
+                "white_noise": WhiteNoise(front_end, [file for file, held in zip(files, test, strict=True) if held])
+            },
         )
 
     def _held_out(self, recordings: Iterable[Recording]) -> list[bool]:
