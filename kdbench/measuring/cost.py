@@ -15,7 +15,7 @@ def deployed_cost(network: nn.Module, spec: DataSpec) -> dict[str, float]:
     """Counts of `network` in eval mode, answering one example; `network` is left as it was.
 
     Returns:
-        "parameters": their number, shared ones once; "nonzero_parameters": those of them that are not 0.
+        "parameters": their number, shared ones once.
         "macs": multiply-accumulates of convolutions, matrix products, attention and recurrent layers (fvcore).
         "flops": 2 per multiply-accumulate.
         "file_bytes": size of its weights as one safetensors file.
@@ -27,7 +27,6 @@ def deployed_cost(network: nn.Module, spec: DataSpec) -> dict[str, float]:
         dispatched = count_flops(lambda: model(inputs)) / 2
         return {
             "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
-            "nonzero_parameters": float(sum(int(parameter.count_nonzero()) for parameter in model.parameters())),
             "macs": float(macs),
             "flops": 2.0 * macs,
             "file_bytes": float(_file_bytes(model)),

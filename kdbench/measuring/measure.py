@@ -109,6 +109,7 @@ class Measurer:
             **against_teachers(trial, loaded, predictions, teachers),
             **self._inside(trial, student, networks),
             **costs,
+            "nonzero_parameters": float(sum(int(each.count_nonzero()) for each in student.parameters())),
             **teacher_costs,
             **self._training_flops(trained, networks),
         }
@@ -186,8 +187,9 @@ class Measurer:
 
     def _deployed_cost(self, trial: Trial, student: nn.Module) -> tuple[dict[str, float], dict[str, float]]:
         """Cost and speed of the student without auxiliary modules: alike for every method, so measured once."""
-        changed = type(trial.method).deploy is not Method.deploy
-        key = (trial.task, trial.student, trial.method if changed else None)
+        method = type(trial.method)
+        alike = method.prepare is Method.prepare and method.deploy is Method.deploy
+        key = (trial.task, trial.student, None if alike else trial.method)
         if key not in self._deployed:
             spec = self.plan.tasks[trial.task].data.spec
             speeds = deployed_speed(student, spec, self.device)

@@ -26,18 +26,19 @@ class Record(BaseModel):
         reason, error: why it was skipped, failed or diverged (one line), and the traceback.
         primary, higher_is_better, unit: the task's primary metric; unit as in `Metric`.
         metrics: numbers that must reproduce bit for bit. Test scores by the task's names ("accuracy",
-            "top5_accuracy", "macro_f1"); of rows with labels "nll", "ece", "brier"; "validation_<metric>" of the first
-            metric that takes no decoding; "corrupted_<primary>/<kind>" on corrupted inputs (mean over severities) and
-            "corrupted_<primary>" (mean over kinds). To the teachers it learnt from, combined, or else the pair's:
-            "agreement" and "teacher_kl" (nats), both also with "_teacher_right" and "_teacher_wrong" after them (of
-            the rows on which these are). To the pair's teacher: "cka_stage1", ... by the student's stages, and "cka",
-            their mean; "relation_correlation" of embeddings; "saliency_agreement" (rank correlation; where Captum
-            is). The pair's teacher's own score "teacher_<primary>"; "own_teacher_<primary>" of those it learnt from,
-            combined (where searches have a mean). Of the deployed student "parameters", "macs", "flops", "file_bytes",
-            and "macs_disagreement" of the two counters; of the pair's teacher "teacher_parameters", "teacher_macs" and
-            "teacher_file_bytes". "training_flops" (what teachers answer and decode included) and "teacher_flops" (their
-            part of it); in the tuned track "training_flops" hold "tuning_flops" too, what its configuration was
-            chosen with.
+            "top5_accuracy", "macro_f1"); of rows with labels "nll", "ece", "brier"; "validation_<metric>" of the
+            first metric that takes no decoding; "corrupted_<primary>/<kind>" on corrupted inputs (mean over
+            severities) and "corrupted_<primary>" (mean over kinds). To the teachers it learnt from, combined, or else
+            the pair's: "agreement" and "teacher_kl" (nats), both also with "_teacher_right" and "_teacher_wrong"
+            after them (of the rows on which these are). To the pair's teacher: "cka_stage1", ... by the student's
+            stages, and "cka", their mean; "relation_correlation" of embeddings; "saliency_agreement" (rank
+            correlation; where Captum is). The pair's teacher's own score "teacher_<primary>"; "own_teacher_<primary>"
+            of those it learnt from, combined (where searches have a mean). Of the deployed student "parameters",
+            "nonzero_parameters", "macs", "flops", "file_bytes", and "macs_disagreement" of the two counters; of the
+            pair's teacher "teacher_parameters", "teacher_macs" and "teacher_file_bytes". "best_validation_<primary>",
+            "best_on_test_<primary>", "optimism" and "selection_epochs": see `selection`. "training_flops" (what
+            teachers answer and decode included) and "teacher_flops" (their part of it); in the tuned track
+            "training_flops" hold "tuning_flops" too, what its configuration was chosen with.
         measurements: the machine's numbers: "latency_ms_p50", "latency_ms_p95" (batch 1), "throughput_per_s" at
             "throughput_batch", "peak_memory_bytes", "threads"; "training_seconds" (what it would have cost alone),
             "teacher_seconds" (the teacher's part of it), "shared_seconds" (what it really cost in its cohort);

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.analysis.board import Board, Leaderboard
-from kdbench.analysis.tables import pipes, to_markdown
 from kdbench.analysis.headline import headline
+from kdbench.analysis.tables import pipes, to_markdown
 from kdbench.measuring.record import Record
 from kdbench.store.run_folder import Manifest
 
