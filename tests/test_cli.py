@@ -175,8 +175,12 @@ def test_every_form_of_the_leaderboard_and_the_verdict(kdbench: Callable[..., En
 def test_a_published_run_can_be_read_without_kdbench(kdbench: Callable[..., Ended], finished: Path) -> None:
     ended = kdbench("publish", "first", "--out", finished)
     assert ended.status == 0, ended.err
-    (folder,) = (finished / "published").iterdir()
+    (folder,) = (finished / "published" / "tiny@1.0").iterdir()
     assert str(folder) in ended.out
+    assert "<!doctype html>" in (folder / "report.html").read_text(encoding="utf-8")
+    assert {path.name for path in folder.iterdir()} == {
+        *("README.md", "report.html", "leaderboard.csv", "records.jsonl", "suite.yaml", "provenance.json")
+    }
     page = (folder / "README.md").read_text(encoding="utf-8")
     for line in kdbench("leaderboard", "first", "--out", finished, "--markdown").out.strip().splitlines():
         assert line in page
@@ -190,6 +194,18 @@ def test_a_published_run_can_be_read_without_kdbench(kdbench: Callable[..., Ende
     assert (folder / "leaderboard.csv").read_text(encoding="utf-8").startswith("suite,task,pair,")
     assert (folder / "suite.yaml").read_text(encoding="utf-8") == (finished / "tiny.yaml").read_text(encoding="utf-8")
     assert kdbench("leaderboard", "published", "--out", finished).status == 2
+
+    index = (finished / "README.md").read_text(encoding="utf-8")
+    assert f"| [{folder.name}](published/tiny@1.0/{folder.name}/README.md) | 18, 2 seeds | " in index
+    (finished / "README.md").write_text(f"# Mine\n\n{index}\nThe end.\n", encoding="utf-8")
+    assert kdbench("publish", "first", "--out", finished, "--name", "again").status == 0
+    index = (finished / "README.md").read_text(encoding="utf-8")
+    assert index.startswith("# Mine")
+    assert index.endswith("The end.\n")
+    assert "[again]" in index
+    assert index.count("| suite |") == 1
+    assert kdbench("publish", "first", "--out", finished, "--name", "../away").status == 2
+    assert kdbench("publish", "first", "--out", finished, "--name", "a", "--to", finished / "b").status == 2
 
 
 def test_sync_is_idempotent(kdbench: Callable[..., Ended], finished: Path) -> None:

@@ -40,7 +40,8 @@ class Row:
         means: of every metric and measurement but the primary that all finished seeds have.
         flops_ratio, seconds_ratio: training cost alone, the teacher's passes included, relative to the baseline's.
         ranked: whether every seed finished. A method with a missing trial is never averaged over its survivors.
-        rank: 1 = best of the board, controls counted too, equal scores sharing a rank; None when unranked.
+        rank: 1 = best of the board, controls counted too, equal scores sharing a rank; None when unranked, and for
+            compressions of the teacher, which are networks of another size.
     """
 
     label: str
@@ -74,6 +75,11 @@ class Row:
     def difference(self) -> Interval | None:
         """The mean gain and its 95 % interval."""
         return self.effect.interval() if self.effect else None
+
+    @property
+    def compression(self) -> bool:
+        """Whether it is the teacher itself, made smaller, and no student."""
+        return self.family == "compression"
 
     @property
     def done(self) -> int:

@@ -9,6 +9,7 @@ from kdbench.analysis.board import Board, Row
 from kdbench.analysis.statistics import Interval
 
 MISSING = "-"
+_PRUNED = 0.8  # of the parameters; above it, zeros are a few rounded or never used weights
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def columns(board: Board) -> tuple[Column, ...]:
         Column("gap\n%", lambda row: percent(row.gap_recovery, 0), f"way from {board.baseline} to teacher", 4),
         Column("agree\n%", lambda row: percent(row.means.get("agreement"), 1), "same answer as the teacher", 5),
         Column("ECE", lambda row: decimal(row.means.get("ece")), "calibration error", 6),
-        Column("params", lambda row: magnitude(row.means.get("parameters")), rank=7),
+        Column("params", parameters, rank=7),
         Column("MACs", lambda row: magnitude(row.means.get("macs")), rank=8),
         Column("ms", lambda row: magnitude(row.means.get("latency_ms_p50")), "median latency, batch 1", 9),
         Column("cost", lambda row: ratio(row.flops_ratio), f"training FLOPs / {board.baseline}'s", 1),
@@ -98,6 +99,14 @@ def gain(row: Row, board: Board) -> str:
     ends = (difference.estimate, difference.low, difference.high) if difference.bounded else (difference.estimate,)
     mean, *interval = (board.scale.number(end, digits, sign=True) for end in ends)
     return f"{mean} [{', '.join(interval)}]" if interval else mean
+
+
+def parameters(row: Row) -> str:
+    """`1.70k`; `1.65k of 94.4k` where the others were pruned away."""
+    whole, nonzero = row.means.get("parameters"), row.means.get("nonzero_parameters")
+    if whole is None or nonzero is None or nonzero > _PRUNED * whole:
+        return magnitude(whole)
+    return f"{magnitude(nonzero)} of {magnitude(whole)}"
 
 
 def secondary(row: Row, board: Board, metric: str) -> str:

@@ -276,9 +276,10 @@ def _ranked(rows: Sequence[Row], higher_is_better: bool) -> tuple[Row, ...]:
         return (not row.ranked, row.score is None, -estimate if higher_is_better else estimate, row.label)
 
     ordered = sorted(rows, key=order)
-    keys = [order(row)[:3] for row in ordered]
+    keys = [order(row)[:3] for row in ordered if not row.compression]
     return tuple(
-        replace(row, rank=keys.index(key) + 1 if row.ranked else None) for row, key in zip(ordered, keys, strict=True)
+        replace(row, rank=keys.index(order(row)[:3]) + 1 if row.ranked and not row.compression else None)
+        for row in ordered
     )
 
 

@@ -6,23 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.analysis.board import Board, Leaderboard
+from kdbench.analysis.claims import Claim
 from kdbench.analysis.headline import headline
 from kdbench.analysis.tables import pipes, to_markdown
 from kdbench.measuring.record import Record
 from kdbench.store.run_folder import Manifest
 
 
-def publication(manifest: Manifest, leaderboard: Leaderboard, records: Sequence[Record]) -> str:
-    """A run as a Markdown page: answer, leaderboards, evidence, what could not run, samples, and the machine."""
+def publication(
+    manifest: Manifest, leaderboard: Leaderboard, records: Sequence[Record], claims: Sequence[Claim]
+) -> str:
+    """A run as a Markdown page: answer, leaderboards, evidence, claims, what could not run, samples, the machine."""
     sections = [
         f"# {manifest.title or manifest.suite}",
-        f"Suite `{manifest.suite}` (`suite.yaml` beside this page), {_counted(records)}. Written by `kdbench publish`.",
+        f"Suite `{manifest.suite}` (`suite.yaml` and the whole report, `report.html`, beside this page), "
+        f"{_counted(records)}; {manifest.track}. Written by `kdbench publish`.",
         f"**{headline(leaderboard)}**".replace("\n", "**\n\n**"),
         "## Leaderboard",
         to_markdown(leaderboard),
         "## Evidence",
         *(_evidence(board, len(leaderboard.boards) > 1) for board in leaderboard.boards),
     ]
+    table = pipes(["claim", "answer", "evidence"], [[each.claim, each.answer, each.evidence[0]] for each in claims])
+    sections += ["## What is claimed of distillation", table]
     if manifest.departures:
         sections += ["## Departures from the protocol", _bullets(manifest.departures)]
     if missing := _without_result(records):

@@ -31,7 +31,7 @@ _LONGEST_LABEL = 20  # a longer one is broken before its parameters, so that num
 
 
 def leaderboard_table(board: Board, width: int = 80) -> RenderableType:
-    """One board in `width` columns of text: the teacher, the methods, then the controls, each under a rule.
+    """One board in `width` columns of text: the teacher, the methods, the controls, then what compresses the teacher.
 
     Where space is short, whole columns are left out, the least important first; no number is ever truncated.
     """
@@ -46,29 +46,32 @@ def leaderboard_table(board: Board, width: int = 80) -> RenderableType:
             overflow="fold",
         )
     methods = [row for row in board.rows if not row.control]
-    controls = [row for row in board.rows if row.control]
+    controls = [row for row in board.rows if row.control and not row.compression]
+    compressions = [row for row in board.rows if row.compression]
     if board.teacher is not None:
         table.add_row(*_teacher_cells(board, shown), style="italic")
         table.add_section()
     for row in methods:
         table.add_row(*(_cell(column, row) for column in shown))
     table.add_section()
-    for row in controls:
-        table.add_row(*(_cell(column, row) for column in shown), style="dim")
+    for group in (controls, compressions):
+        for row in group:
+            table.add_row(*(_cell(column, row) for column in shown), style="dim")
+        table.add_section()
     return Group(*_title(board, shown), table, Text(), _legend(board, shown))
 
 
 def verdict_panel(leaderboard: Leaderboard) -> RenderableType:
-    """The answer in one sentence, then the evidence for every verdict, in a frame as wide as the console."""
+    """The answer in one sentence, then the evidence for every method's verdict, in a frame as wide as the console."""
     parts: list[RenderableType] = [Text(headline(leaderboard), style="bold")]
     for board in leaderboard.boards:
         evidence = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         evidence.add_column(overflow="fold", max_width=_LONGEST_LABEL)
         evidence.add_column(no_wrap=True)
         evidence.add_column(overflow="fold")
-        for row in sorted(board.rows, key=lambda row: row.control):
+        for row in (row for row in board.rows if not row.control):
             verdict = row.verdict
-            label = Text(_broken(row.label), style="dim" if row.control else "")
+            label = Text(_broken(row.label))
             evidence.add_row(label, Text(verdict.label, style=_STYLES[verdict.label]), Text(verdict.evidence))
         parts.append(Text())
         if len(leaderboard.boards) > 1:
@@ -100,7 +103,9 @@ def _legend(board: Board, shown: Sequence[Column]) -> Text:
     }
     meanings = [f"{names[column.header]}: {column.meaning}" for column in shown if column.meaning]
     if any(row.control for row in board.rows):
-        meanings.append("# counts controls too")
+        meanings.append("# counts controls too, below the rule")
+    if any(row.compression for row in board.rows):
+        meanings.append("last: the teacher itself, made smaller")
     return Text(" · ".join(meanings), style="dim")
 
 

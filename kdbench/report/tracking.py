@@ -30,11 +30,17 @@ def _method_run(board: Board, row: Row) -> MethodRun:
             name: score(row, board),
             "gain": gain(row, board),
             "verdict": row.verdict.label,
+            "kind": _kind(row),
             "evidence": row.verdict.evidence,
             "status": row.status,
         },
         fingerprints=row.fingerprints,
     )
+
+
+def _kind(row: Row) -> str:
+    """What the row is, in a word or two: a leaderboard sorted by score mixes them."""
+    return "compressed teacher" if row.compression else "control" if row.control else "method"
 
 
 def _metrics(board: Board, row: Row, name: str) -> dict[str, float]:

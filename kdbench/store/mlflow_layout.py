@@ -77,7 +77,11 @@ def saved_views(run_name: str, method_runs: Sequence[MethodRun], records: Sequen
         View(
             view_key("charts", run_name),
             f"Charts: {run_name}",
-            {**_state(_of_role(run_name)), **_order(method_runs, lower), **_charts(_method_sections(method_runs))},
+            {
+                **_state(_of_role(run_name) + _of_methods(method_runs)),
+                **_order(method_runs, lower),
+                **_charts(_method_sections(method_runs)),
+            },
             charts=True,
         ),
         View(
@@ -105,6 +109,11 @@ def _table(key: str, title: str, where: str, method_runs: Sequence[MethodRun], l
 
 def _of_role(run_name: str, role: str = "method") -> str:
     return f"tags.role = '{role}' and tags.suite_run = '{run_name}'"
+
+
+def _of_methods(method_runs: Sequence[MethodRun]) -> str:
+    """Leaves controls out of the charts, where methods remain: one placebo far below would flatten all other bars."""
+    return " and tags.kind = 'method'" if any(run.tags.get("kind") == "method" for run in method_runs) else ""
 
 
 def _of_board(run_name: str, task: str, pair: str) -> str | None:

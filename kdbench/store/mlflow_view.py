@@ -55,7 +55,7 @@ def sync(
 ) -> SyncResult:
     """Makes MLflow show exactly these records: what stands there is left alone, what no longer holds is deleted.
 
-    `artifacts`: files of the report run by name; "leaderboard.md" also becomes the report's page.
+    `artifacts`: files of the report run by name; the page that links lead to is "report.html", or else "leaderboard.md".
     Killed at any moment and called again, it ends the same: an MLflow run's digest is its last tag.
 
     Raises:
@@ -71,7 +71,7 @@ def sync(
         for entry in wanted:
             writer.write(entry)
         writer.delete_others()
-        page = "/artifacts/leaderboard.md" if "leaderboard.md" in artifacts else ""
+        page = next((f"/artifacts/{name}" for name in ("report.html", "leaderboard.md") if name in artifacts), "")
         report_path = run_path(experiment_id, writer.ids["report"], page)
         _describe(client, experiment_id, manifest, views, report_path)
     leaderboard, charts, *_ = views

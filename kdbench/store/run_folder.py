@@ -44,6 +44,8 @@ class Manifest(BaseModel):
         created, updated: UTC, ISO 8601; `RunFolder.update` sets the latter.
         trials: from "task|pair|method[params]|seed" to the trial's fingerprint, in the suite's order.
         sessions: the commands that worked on it to their end.
+        tuning_trials: how many configurations of every method and control were tried in the tuned track; 0: the fixed
+            track, which runs the suite's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,14 @@ class Manifest(BaseModel):
     updated: str
     trials: dict[str, str] = {}
     sessions: tuple[Session, ...] = ()
+    tuning_trials: int = 0
+
+    @property
+    def track(self) -> str:
+        """How configurations were chosen, for people."""
+        if not self.tuning_trials:
+            return "fixed track: the configurations of the suite"
+        return f"tuned track: {self.tuning_trials} trials for every method and control, on validation"
 
 
 class RunFolder:
