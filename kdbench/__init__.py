@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from kdbench.errors import MissingExtra as MissingExtra
     from kdbench.errors import NotApplicable as NotApplicable
     from kdbench.hookspecs import hookimpl as hookimpl
+    from kdbench.hyperparameters import Choices as Choices
     from kdbench.hyperparameters import Count as Count
     from kdbench.hyperparameters import Fraction as Fraction
     from kdbench.hyperparameters import Positive as Positive
+    from kdbench.hyperparameters import Range as Range
     from kdbench.hyperparameters import Weight as Weight
     from kdbench.losses import common_positions as common_positions
     from kdbench.losses import full_precision as full_precision
@@ -51,7 +53,7 @@ _HOME = {
     "kdbench.data": ("DataFile", "DataFolders"),
     "kdbench.errors": ("BadInput", "MissingData", "MissingExtra", "NotApplicable"),
     "kdbench.hookspecs": ("hookimpl",),
-    "kdbench.hyperparameters": ("Count", "Fraction", "Positive", "Weight"),
+    "kdbench.hyperparameters": ("Choices", "Count", "Fraction", "Positive", "Range", "Weight"),
     "kdbench.losses": ("common_positions", "full_precision", "soft_loss"),
     "kdbench.method": ("ALL", "NO_TEACHER", "Family", "Method", "Needs", "Step", "stage_taps"),
     "kdbench.metrics": ("share",),

@@ -1,12 +1,14 @@
 """Typed, checked construction of plugins: their dataclass fields are their parameters.
 
-Ranges are stated in the annotation, so that a bad value is refused before anything is trained.
+What a parameter may be is stated in its annotation, so that a bad value is refused before anything is trained; what is
+worth trying, which is less, in `Method.search_space`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Le
@@ -19,6 +21,33 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, both included: whole ones where both are ints; `log`: orders of magnitude are
+    equally likely."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"{self}: low must be below high, and above 0 where log is true")
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class Choices(tuple[Any, ...]):
+    """Some values: `Choices("two", "joint")`; texts, numbers, truth values or None."""
+
+    def __new__(cls, *values: Any) -> Choices:
+        return super().__new__(cls, values)
+
+
+SearchSpace = Mapping[str, Range | Choices]
 
 
 def construct(cls: type[T], params: Mapping[str, Any], where: str) -> T:

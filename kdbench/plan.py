@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -61,6 +61,39 @@ class LoadedTask:
         raise BrokenPlugin(f"{self.name} has no metric for the validation split: all of them take decoding")
 
 
+@dataclass(frozen=True)
+class TuningCost:
+    """What choosing a configuration cost: how many were tried, and what training them took, in FLOPs and in seconds if
+    each had been trained alone; teachers' passes included."""
+
+    trials: int
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A method as it is run on one board.
+
+    Attributes:
+        method_name, method: the plugin's name and instance.
+        learning_rate_factor: what the recipe's learning rate is multiplied by.
+        tuning: what choosing it cost; None: the suite states it.
+    """
+
+    method_name: str
+    method: Method
+    learning_rate_factor: float = 1.0
+    tuning: TuningCost | None = None
+
+    def __str__(self) -> str:
+        return str(Spec(self.method_name, values(self.method)))
+
+
+BoardKey = tuple[str, str]  # the names of a task and a pair
+Configurations = Mapping[BoardKey, Sequence[Configuration]]
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One network trained by one method under one seed. Teachers are trials too.
@@ -74,6 +107,7 @@ class Trial:
             teacher.
         parameters: of the pair's student.
         selection_epochs: at how many epochs its weights are kept, for the secondary scores.
+        tuning: what choosing its configuration cost, in the tuned track.
         teachers: what it learns from; `reference`: the pair's first teacher, which every student is compared with.
     """
 
@@ -92,6 +126,7 @@ class Trial:
     selection_epochs: int
     controls: tuple[str, ...] = ()
     fidelity_controls: tuple[str, ...] = ()
+    tuning: TuningCost | None = None
     fingerprint: str = field(default="", repr=False)
 
     @property
@@ -128,14 +163,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Trials that share batches and teacher passes: same task, recipe, seed and random streams, and the same targets
-    (`Needs.targets`, from the same first teacher)."""
+    """Trials that share batches and teacher passes: same task, seed and random streams, the same recipe but for the
+    learning rate, and the same targets (`Needs.targets`, from the same first teacher)."""
 
     trials: tuple[Trial, ...]
 
     @property
     def head(self) -> Trial:
-        """Any of the trials: they agree in task, recipe, seed and stream."""
+        """Any of the trials: they agree in task, seed, stream and recipe, but for the learning rate."""
         return self.trials[0]
 
     @cached_property
@@ -179,3 +214,14 @@ def _ancestors(trial: Trial) -> Iterator[Trial]:
     for teacher in trial.teachers:
         yield from _ancestors(teacher)
         yield teacher
+
+
+def cohorts(trials: Sequence[Trial]) -> list[Cohort]:
+    """The trials of one task, pair and seed, apart where their batches differ: in recipe, random streams or targets."""
+    groups: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in trials:
+        own = trial.method.needs.targets == "teacher"
+        targets = trial.teachers[0].fingerprint if own else "data"
+        recipe = trial.recipe.model_dump_json(exclude={"learning_rate"})
+        groups.setdefault((recipe, trial.stream, targets), []).append(trial)
+    return [Cohort(tuple(group)) for group in groups.values()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import kdbench_plugins
-from kdbench import BadInput, hyperparameters
+from kdbench import BadInput, Choices, hyperparameters
 from kdbench.spec import Spec
 from kdbench.testing import check_method
 
@@ -80,8 +80,22 @@ def test_what_a_listing_reads_without_importing_is_what_the_class_says(name):
     assert ast.literal_eval(assigned["family"]) == cls.family
     assert ast.literal_eval(assigned["paper"]) == cls.paper
     fields = {field.name for field in dataclasses.fields(cls)}
-    declared = {"controls", "explains", "explains_fidelity", "without_dark_knowledge"}
+    declared = {"controls", "search_space", "explains", "explains_fidelity", "without_dark_knowledge"}
     assert {"family", "paper", *fields} <= assigned.keys() <= {"family", "paper", *fields, *declared}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_its_search_space_is_of_values_that_it_takes_and_holds_its_defaults(name):
+    method = create(name)
+    own = hyperparameters.values(method)
+    for key, space in method.search_space.items():
+        assert own[key] in space
+        assert key not in {"generations", "peers", "times", "sparsity"}, "the budget and the size are the suite's"
+        bounds = space if isinstance(space, Choices) else (space.low, space.high)
+        for value in bounds:
+            assert getattr(hyperparameters.construct(type(method), {key: value}, where=name), key) == value
+            assert type(value) is type(own[key])
+            assert not isinstance(value, float) or value == float(f"{value:.3g}")
 
 
 FILES = sorted(Path(kdbench_plugins.__file__).parent.glob("methods/*.py"))

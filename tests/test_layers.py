@@ -35,6 +35,7 @@ FLOORS = (
     {"measuring"},
     {"store"},
     {"execution"},
+    {"tuning"},
     {"analysis"},
     {"report"},
     {"cli", "__main__"},

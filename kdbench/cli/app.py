@@ -45,6 +45,18 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", metavar="URI", help="MLflow's server or database; default: DIR/mlflow.db."),
 ]
+TrackOption = Annotated[
+    str,
+    typer.Option(
+        "--track",
+        metavar="[fixed|tuned]",
+        help="The suite's own configurations, or the best of equally many tries for every method and control.",
+    ),
+]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option("--tuning-trials", metavar="N", help="How many tries, on validation; default: 10. Tuned track only."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 RESULTS = Path("results")
 INTERRUPTED = 130
@@ -60,6 +72,8 @@ def run(
     suite: SuiteArgument,
     method: MethodOption = None,
     seeds: SeedsOption = None,
+    track: TrackOption = "fixed",
+    tuning_trials: TrialsOption = None,
     out: OutOption = RESULTS,
     name: Annotated[
         str | None, typer.Option("--name", metavar="RUN", help="The run's name; default: the suite's.")
@@ -68,9 +82,11 @@ def run(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Train, measure, rank and judge; the same command again runs only what is missing."""
+    from kdbench.cli.choosing import requested_trials
     from kdbench.cli.running import run_suite
 
-    raise typer.Exit(run_suite(suite, method or [], seeds, out, name, device, tracking_uri))
+    trials = requested_trials(track, tuning_trials)
+    raise typer.Exit(run_suite(suite, method or [], seeds, trials, out, name, device, tracking_uri))
 
 
 @app.command()
@@ -78,6 +94,8 @@ def plan(
     suite: SuiteArgument,
     method: MethodOption = None,
     seeds: SeedsOption = None,
+    track: TrackOption = "fixed",
+    tuning_trials: TrialsOption = None,
     out: OutOption = RESULTS,
     name: Annotated[
         str | None, typer.Option("--name", metavar="RUN", help="The run whose records count as cached.")
@@ -85,9 +103,10 @@ def plan(
     device: DeviceOption = "auto",
 ) -> None:
     """Show trials, cohorts, what is skipped and why, what is cached, and the estimated FLOPs and time."""
+    from kdbench.cli.choosing import requested_trials
     from kdbench.cli.planning import show_plan
 
-    show_plan(suite, method or [], seeds, out, name, device)
+    show_plan(suite, method or [], seeds, requested_trials(track, tuning_trials), out, name, device)
 
 
 @app.command(name="list")
@@ -204,14 +223,17 @@ def report(
 def publish(
     run: RunArgument = "latest",
     out: OutOption = RESULTS,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What to call it; by default the day it was run.")
+    ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="The folder; <out>/published/<suite> by default.")
+        Path | None, typer.Option("--to", metavar="DIR", help="A folder; <out>/published/<suite>/<name> by default.")
     ] = None,
 ) -> None:
-    """Write a run's leaderboard, verdict, records and machine into a folder to be committed."""
+    """Write a run's report, leaderboard, records and provenance into a folder to be committed, and into the index."""
     from kdbench.cli.publishing import publish as write
 
-    write(run, out, to)
+    write(run, out, name, to)
 
 
 @app.command()

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.table import Table
 from rich.text import Text
 
+from kdbench.cli.choosing import tuning_folder
 from kdbench.cli.console import out
 from kdbench.cli.data import data_folders
-from kdbench.cli.running import requested_suite
+from kdbench.cli.running import requested_suite, run_name
 from kdbench.execution.local import is_finished
 from kdbench.measuring.estimate import Estimate, estimate
 from kdbench.plan import Plan, Trial
-from kdbench.planner import make_plan
+from kdbench.planner import Planner
 from kdbench.plugins import discover
 from kdbench.store.run_folder import RunFolder
 from kdbench.store.trial_files import teacher_files
 from kdbench.training.device import resolve_device
+from kdbench.tuning.tuner import Tuner
 
 
-def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, name: str | None, device: str) -> None:
-    """Prints the cohorts, then what is skipped, then the cost of what is left to do."""
+def show_plan(
+    suite: str,
+    methods: list[str],
+    seeds: int | None,
+    tuning_trials: int,
+    folder: Path,
+    name: str | None,
+    device: str,
+) -> None:
+    """Prints the cohorts, then what is skipped, then the cost of what is left to do; in the tuned track that of tuning
+    first."""
     wanted = requested_suite(suite, methods, seeds)
     with data_folders() as folders:
-        plan = make_plan(wanted, discover(), folders)
-    run = RunFolder(folder / (name or wanted.id))
+        planner = Planner(wanted, discover(), folders)
+    run = RunFolder(folder / run_name(name, wanted, tuning_trials))
+    tuner = Tuner(planner, tuning_trials, tuning_folder(run)) if tuning_trials else None
+    plan = planner.plan(tuner.chosen() if tuner and tuner.is_done else None)
+    if tuner:
+        _print_tuning(tuner, resolve_device(device))
     students = {trial for trial in plan.trials if not is_finished(run.trial(trial.fingerprint).record())}
     teachers = {
         trial
@@ -47,6 +63,25 @@ def show_plan(suite: str, methods: list[str], seeds: int | None, folder: Path, n
     if students:
         target = resolve_device(device)
         _print_cost(estimate(plan, students, teachers, target), str(target))
+
+
+def _print_tuning(tuner: Tuner, device: torch.device) -> None:
+    """What choosing configurations still costs; every round about as much as the next one."""
+    if tuner.is_done:
+        out.print(f"tuning: all {tuner.trials} rounds are done; below, what was chosen", soft_wrap=True)
+        return
+    left = tuner.trials - tuner.done
+    teachers = {
+        trial
+        for trial in tuner.plan.teachers
+        if not is_finished(teacher_files(tuner.folder.path, trial.fingerprint).record())
+    }
+    students = set(tuner.plan.trials)
+    cost = estimate(tuner.plan, students, teachers, device)
+    seconds = cost.teacher_seconds + left * (cost.student_seconds + cost.pass_seconds)
+    said = f"tuning: {left} of {tuner.trials} rounds are left, each of {len(students)} trials on validation: about "
+    out.print(f"{said}{_duration(seconds)} on {device}", soft_wrap=True)
+    out.print("below, what follows, as if the suite's own configurations were chosen", style="dim", soft_wrap=True)
 
 
 def _cohorts(plan: Plan, missing: set[Trial]) -> Table:

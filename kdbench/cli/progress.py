@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kdbench.hyperparameters import values
 from kdbench.plan import Cohort, Trial
+from kdbench.planner import TUNING_SEED
 from kdbench.spec import Spec
 from kdbench.training.observer import Observer
 
@@ -77,9 +78,10 @@ class ConsoleObserver(Observer):
 
 def _title(cohort: Cohort) -> str:
     head = cohort.head
+    seed = "tuning" if head.seed == TUNING_SEED else f"seed {head.seed}"
     if head.reference is None:
-        return f"{head.task} teacher {head.student}, seed {head.seed}"
-    return f"{head.task} {head.pair}, seed {head.seed}, {len(cohort.trials)} methods"
+        return f"{head.task} teacher {head.student}, {seed}"
+    return f"{head.task} {head.pair}, {seed}, {len(cohort.trials)} methods"
 
 
 def _table(curves: Mapping[Trial, Mapping[str, list[float]]]) -> Table:

@@ -63,6 +63,8 @@ def _print_leaderboard(run: RunFolder, leaderboard: Leaderboard) -> None:
     manifest = run.manifest()
     title = (manifest.title or manifest.suite, "bold")
     out.print(Text.assemble(title, f" ({manifest.suite}), run {run.path}"), soft_wrap=True)
+    if manifest.tuning_trials:
+        out.print(manifest.track)
     for departure in manifest.departures:
         out.print(f"departs from the protocol: {departure}", markup=False, style="dim")
     for board in leaderboard.boards:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from kdbench.cli.choosing import choose
 from kdbench.cli.console import err
 from kdbench.cli.data import data_folders
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
-from kdbench.execution.local import execute, is_finished
-from kdbench.plan import Plan
-from kdbench.planner import make_plan
+from kdbench.execution.local import epochs_to_train, execute
+from kdbench.plan import Plan, Trial
+from kdbench.planner import Planner
 from kdbench.plugins import discover
 from kdbench.store.run_folder import Manifest, RunFolder, Session, now
-from kdbench.store.trial_files import teacher_files
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
 from kdbench.training.device import resolve_device
+
+
+def run_name(name: str | None, suite: Suite, tuning_trials: int) -> str:
+    """The name asked for, or else the suite's; the two tracks of a suite are two runs."""
+    return name or (f"{suite.id}-tuned" if tuning_trials else suite.id)
 
 
 def requested_suite(suite: str, methods: list[str], seeds: int | None) -> Suite:
@@ -31,19 +37,26 @@ def run_suite(
     suite: str,
     methods: list[str],
     seeds: int | None,
+    tuning_trials: int,
     out: Path,
     name: str | None,
     device: str,
     tracking_uri: str | None,
 ) -> int:
-    """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status."""
+    """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status.
+
+    `tuning_trials`: how many configurations of every method and control are tried first; 0: the suite's own are run.
+    """
     begun, clock = now(), time.perf_counter()
     wanted = requested_suite(suite, methods, seeds)
     target = resolve_device(device)
     with data_folders() as folders:
-        plan = make_plan(wanted, discover(), folders)
-    folder = RunFolder.create(out, name or wanted.id)
-    folder.update(_manifest(plan, folder))
+        planner = Planner(wanted, discover(), folders)
+    plan = planner.plan()
+    folder = RunFolder.create(out, run_name(name, wanted, tuning_trials))
+    if tuning_trials:
+        plan = planner.plan(choose(planner, tuning_trials, folder, target))
+    folder.update(_manifest(plan, folder, tuning_trials))
     tracker = Tracker(folder, out, tracking_uri)
     with ConsoleObserver(err, epochs_to_train(plan, folder, out)) as observer:
         for fresh in execute(plan, folder, out, target, observer):
@@ -59,18 +72,15 @@ def run_suite(
     return 1 if ended & {"failed", "diverged"} else 0
 
 
-def epochs_to_train(plan: Plan, folder: RunFolder, out: Path) -> int:
-    """The epochs, summed over networks, of all students and teachers without a finished record."""
-    students = [trial for trial in plan.trials if not is_finished(folder.trial(trial.fingerprint).record())]
-    teachers = [trial for trial in plan.teachers if not is_finished(teacher_files(out, trial.fingerprint).record())]
-    return sum(trial.recipe.epochs for trial in [*students, *(teachers if students else [])])
-
-
-def _manifest(plan: Plan, folder: RunFolder) -> Manifest:
-    """The run's table of contents. Trials of earlier commands stay in it as long as the suite is the same."""
+def _manifest(plan: Plan, folder: RunFolder, tuning_trials: int) -> Manifest:
+    """The run's table of contents. Trials of earlier commands stay in it as long as suite and track are the same."""
     suite, previous, moment = plan.suite, folder.manifest() if folder.has_manifest() else None, now()
-    kept = previous.trials if previous and previous.suite_digest == suite.digest else {}
-    planned = {trial.identity: trial.fingerprint for trial in [*plan.trials, *(each.trial for each in plan.skipped)]}
+    asked = (suite.digest, tuning_trials)
+    kept = previous.trials if previous and (previous.suite_digest, previous.tuning_trials) == asked else {}
+    trials = [*plan.trials, *(each.trial for each in plan.skipped)]
+    if tuning_trials:
+        kept = _of_others(kept, trials, folder)
+    planned = {trial.identity: trial.fingerprint for trial in trials}
     return Manifest(
         name=folder.path.name,
         suite=suite.id,
@@ -84,7 +94,19 @@ def _manifest(plan: Plan, folder: RunFolder) -> Manifest:
         updated=moment,
         trials={**kept, **planned},
         sessions=previous.sessions if previous and kept else (),
+        tuning_trials=tuning_trials,
     )
+
+
+def _of_others(kept: Mapping[str, str], trials: list[Trial], folder: RunFolder) -> dict[str, str]:
+    """Of earlier trials those of methods that are not run now: another choice takes the place of the earlier one."""
+    now_run = {(trial.task, trial.pair, trial.method_name) for trial in trials}
+    records = {identity: folder.trial(fingerprint).record() for identity, fingerprint in kept.items()}
+    return {
+        identity: kept[identity]
+        for identity, record in records.items()
+        if record and (record.task, record.pair, record.method) not in now_run
+    }
 
 
 def _peak_memory() -> int | None:

@@ -14,6 +14,7 @@ from kdbench.errors import KdbenchError, StoreError
 from kdbench.measuring.environment import environment
 from kdbench.measuring.measure import Measurer
 from kdbench.measuring.record import Record
+from kdbench.measuring.validation import ValidationMeasurer
 from kdbench.plan import Cohort, Plan, Trial
 from kdbench.store.run_folder import RunFolder
 from kdbench.store.trial_files import TrialFiles, teacher_files
@@ -28,10 +29,10 @@ class TeacherFailed(KdbenchError):
 
 @dataclass(frozen=True)
 class _Teacher:
-    """A trained teacher and its predictions for the test split."""
+    """A trained teacher and its predictions for the test split; none where that stays closed."""
 
     network: nn.Module
-    predictions: Predictions
+    predictions: Predictions | None
 
 
 def is_finished(record: Record | None) -> bool:
@@ -39,16 +40,32 @@ def is_finished(record: Record | None) -> bool:
     return record is not None and record.status != "failed"
 
 
-def execute(plan: Plan, run: RunFolder, out: Path, device: torch.device, observer: Observer) -> Iterator[list[Record]]:
+def epochs_to_train(plan: Plan, run: RunFolder, out: Path) -> int:
+    """The epochs, summed over networks, of all students and teachers without a finished record."""
+    students = [trial for trial in plan.trials if not is_finished(run.trial(trial.fingerprint).record())]
+    teachers = [trial for trial in plan.teachers if not is_finished(teacher_files(out, trial.fingerprint).record())]
+    return sum(trial.recipe.epochs for trial in [*students, *(teachers if students else [])])
+
+
+def execute(
+    plan: Plan,
+    run: RunFolder,
+    out: Path,
+    device: torch.device,
+    observer: Observer,
+    *,
+    validation_only: bool = False,
+) -> Iterator[list[Record]]:
     """Trains, measures and stores what has no record yet; yields the new records, cohort by cohort.
 
-    `out`: the folder of all runs; trained teachers are shared between them.
+    `out`: the folder of all runs; trained teachers are shared between them. `validation_only`: of students and teachers
+    nothing but the validation score is measured, the test split is not opened, and no student is kept.
 
     Raises:
         StoreError: results cannot be written. Everything already stored is kept.
     """
-    executor = _Executor(plan, run, out, device, observer)
-    for task in plan.tasks.values():
+    executor = _Executor(plan, run, out, device, observer, validation_only)
+    for task in plan.tasks.values() if not validation_only else ():
         run.save_assets(task.name, task.data.assets)
     yield executor.store_skipped()
     for cohort in plan.cohorts:
@@ -58,11 +75,21 @@ def execute(plan: Plan, run: RunFolder, out: Path, device: torch.device, observe
 
 
 class _Executor:
-    def __init__(self, plan: Plan, run: RunFolder, out: Path, device: torch.device, observer: Observer) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        out: Path,
+        device: torch.device,
+        observer: Observer,
+        validation_only: bool,
+    ) -> None:
         self.plan, self.run, self.out, self.device, self.observer = plan, run, out, device, observer
+        self.validation_only = validation_only
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True  # else a trial's bits would depend on its company
-        self.measurer = Measurer(plan, device, environment(str(device)))
+        measurer = ValidationMeasurer if validation_only else Measurer
+        self.measurer = measurer(plan, device, environment(str(device)))
 
     def store_skipped(self) -> list[Record]:
         """Records for what cannot run here, each with its reason."""
@@ -116,10 +143,13 @@ class _Executor:
 
     def _store(self, trained: Trained, teachers: Mapping[str, _Teacher]) -> Record:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
-        predictions = {fingerprint: teacher.predictions for fingerprint, teacher in teachers.items()}
+        predictions = {
+            fingerprint: teacher.predictions for fingerprint, teacher in teachers.items() if teacher.predictions
+        }
         measured = self.measurer.measure(trained, networks, predictions)
         files = self._files(trained.trial)
-        weights = trained.student.state_dict() if trained.student is not None else None
+        kept = trained.trial.reference is None or not self.validation_only
+        weights = trained.student.state_dict() if trained.student is not None and kept else None
         files.save(measured.record, weights, measured.tensors())
         files.discard_checkpoint()
         self.observer.trial_stored(trained.trial, trained.status, trained.reason)
@@ -136,10 +166,10 @@ class _Executor:
             raise TeacherFailed(f"its teacher {trial.student} (seed {trial.seed}) {record.status}: {record.reason}")
         network = self.plan.architectures[trial.student].build(self.plan.tasks[trial.task].data.spec)
         weights, predictions = files.weights(), files.predictions()
-        if weights is None or predictions is None:
+        if weights is None or (predictions is None and not self.validation_only):
             raise StoreError(f"the teacher in {files.folder} is incomplete", hint="delete that folder and run again")
         network.load_state_dict(weights)
-        return _Teacher(network.to(self.device).eval(), Predictions.of(predictions))
+        return _Teacher(network.to(self.device).eval(), Predictions.of(predictions) if predictions else None)
 
 
 def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:

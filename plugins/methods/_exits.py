@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -48,3 +48,9 @@ def build_exits(example: Step) -> nn.ModuleList:
         raise NotApplicable("early exits need a task with one answer per example")
     widths = [*(stage.shape[1] for stage in stages[:-1]), embedding.shape[1]]
     return nn.ModuleList(Exit(widths[i:], stage.ndim - 2, logits.shape[1]) for i, stage in enumerate(stages[:-1]))
+
+
+def exit_answers(step: Step) -> list[tuple[Tensor, Tensor]]:
+    """The logits and the embedding of each of the exits that were built, from the shallowest."""
+    stages = zip(cast("nn.ModuleList", step.auxiliary), stage_taps(step.student), strict=False)
+    return [exit_(stage) for exit_, stage in stages]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch.nn.functional import mse_loss, normalize
 
-from kdbench import Family, Method, Needs, Step, Weight, common_positions, full_precision, stage_taps
+from kdbench import Family, Method, Needs, Range, Step, Weight, common_positions, full_precision, stage_taps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ class AttentionTransfer(Method):
 
     family: ClassVar[Family] = "feature"
     paper: ClassVar[str] = "Zagoruyko & Komodakis 2017, arXiv:1612.03928"
+    search_space: ClassVar = {"weight": Range(1.0, 3000.0, log=True)}
 
     weight: Weight = 1000.0
 

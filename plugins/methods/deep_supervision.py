@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from kdbench import Family, Method, Needs, Step, Weight, stage_taps
+from kdbench import Family, Method, Needs, Range, Step, Weight
 
-from ._exits import build_exits
+from ._exits import build_exits, exit_answers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,6 +27,7 @@ class DeepSupervision(Method):
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = "Lee et al. 2015, arXiv:1409.5185"
     explains: ClassVar[tuple[Family, ...]] = ("self",)
+    search_space: ClassVar = {"exit_weight": Range(0.1, 10.0, log=True)}
 
     exit_weight: Weight = 1.0
 
@@ -39,8 +40,7 @@ class DeepSupervision(Method):
         return build_exits(example)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        stages = zip(cast("nn.ModuleList", step.auxiliary), stage_taps(step.student), strict=False)
-        hard = [step.task_loss(exit_(stage)[0]) for exit_, stage in stages]
+        hard = [step.task_loss(logits) for logits, _ in exit_answers(step)]
         return {
             "task": step.task_loss(step.student["logits"]),
             "exits": self.exit_weight * torch.stack(hard).sum(),

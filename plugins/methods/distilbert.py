@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, cast
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from kdbench import Family, Needs, Positive, Step, Weight, common_positions, full_precision, stage_taps
+from kdbench import Family, Needs, Positive, Range, Step, Weight, common_positions, full_precision, stage_taps
 
 from ._layers import taken
 from .kd import KD, MaskedClass
@@ -29,6 +29,7 @@ class DistilBERT(KD):
 
     family: ClassVar[Family] = "response"
     paper: ClassVar[str] = "Sanh et al. 2019, arXiv:1910.01108"
+    search_space: ClassVar = {**KD.search_space, "cosine_weight": Range(0.1, 10.0, log=True)}
 
     temperature: Positive = 2.0
     hard_weight: Weight = 2.0

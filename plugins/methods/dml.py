@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from kdbench import Count, Family, Method, Needs, Step, Weight, soft_loss
+from kdbench import Count, Family, Method, Needs, Range, Step, Weight, soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,7 @@ class DML(Method):
 
     family: ClassVar[Family] = "online"
     paper: ClassVar[str] = "Zhang et al. 2018, arXiv:1706.00384"
+    search_space: ClassVar = {"mutual_weight": Range(0.1, 10.0, log=True)}
 
     peers: Count = 2
     mutual_weight: Weight = 1.0

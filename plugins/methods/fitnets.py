@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, cast
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from kdbench import Family, Fraction, Needs, Positive, Step, Weight, common_positions, full_precision
+from kdbench import Family, Fraction, Needs, Positive, Range, Step, Weight, common_positions, full_precision
 
 from .kd import KD, MaskedClass
 
@@ -26,6 +26,7 @@ class FitNets(KD):
 
     family: ClassVar[Family] = "feature"
     paper: ClassVar[str] = "Romero et al. 2015, arXiv:1412.6550"
+    search_space: ClassVar = {**KD.search_space, "hint_weight": Range(0.01, 100.0, log=True)}
 
     stages: Literal["two", "joint"] = "two"
     hint: str = "stage2"  # the teacher's stage

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from kdbench import Family, Method, Needs, Positive, Step, Weight, soft_loss
+from kdbench import Family, Method, Needs, Positive, Range, Step, Weight, soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,11 @@ class KD(Method):
 
     family: ClassVar[Family] = "response"
     paper: ClassVar[str] = "Hinton et al. 2015, arXiv:1503.02531"
+    search_space: ClassVar = {
+        "temperature": Range(1.0, 20.0, log=True),
+        "hard_weight": Range(0.01, 3.0, log=True),
+        "soft_weight": Range(0.1, 10.0, log=True),
+    }
 
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1

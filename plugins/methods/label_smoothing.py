@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch.nn.functional import log_softmax
 
-from kdbench import Family, Fraction, Method, Step, full_precision
+from kdbench import Family, Fraction, Method, Range, Step, full_precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,7 @@ class LabelSmoothing(Method):
     family: ClassVar[Family] = "control"
     paper: ClassVar[str] = "Szegedy et al. 2016, arXiv:1512.00567"
     explains: ClassVar[tuple[Family, ...]] = ("response", "feature", "relation", "online", "self", "ensemble")
+    search_space: ClassVar = {"smoothing": Range(0.01, 0.5, log=True)}
 
     smoothing: Fraction = 0.1
 

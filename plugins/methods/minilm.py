@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdbench import Count, Family, Method, Needs, NotApplicable, Step, Weight, full_precision, soft_loss
+from kdbench import Count, Family, Method, Needs, NotApplicable, Range, Step, Weight, full_precision, soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +21,12 @@ class MiniLM(Method):
     Wang et al. 2021 (MiniLMv2): the sum over the three kinds of KL(R_t || R_s), mean over relation heads and positions;
     R = softmax(A A^T / sqrt(d)), where A holds the vectors of all heads, cut anew into relation_heads of width d.
     The paper has 48 at width 768 and learns from relations alone, before fine-tuning; here there are 4, beside CE.
-    It matches the student's last layer with the teacher's last, or an upper middle one of a large teacher: the defaults
-    suit 2 and 4 layers. A method sees no mask, so padding counts as positions like any others.
+    Which layers: the defaults are the last of 2 and of 4; of a large teacher, an upper middle one. Padding counts too.
     """
 
     family: ClassVar[Family] = "relation"
     paper: ClassVar[str] = "Wang et al. 2021, arXiv:2012.15828"
+    search_space: ClassVar = {"relation_weight": Range(0.1, 10.0, log=True)}
 
     student_layer: Count = 2
     teacher_layer: Count = 4

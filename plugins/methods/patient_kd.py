@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, normalize
 
-from kdbench import Family, Needs, Positive, Step, Weight, full_precision, stage_taps
+from kdbench import Family, Needs, Positive, Range, Step, Weight, full_precision, stage_taps
 
 from .kd import KD, MaskedClass
 
@@ -27,6 +27,7 @@ class PatientKD(KD):
 
     family: ClassVar[Family] = "feature"
     paper: ClassVar[str] = "Sun et al. 2019, arXiv:1908.09355"
+    search_space: ClassVar = {**KD.search_space, "patience_weight": Range(1.0, 3000.0, log=True)}
 
     temperature: Positive = 10.0
     hard_weight: Weight = 0.3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch.nn.functional import smooth_l1_loss
 
-from kdbench import Family, Method, Needs, Step, Weight, full_precision
+from kdbench import Family, Method, Needs, Range, Step, Weight, full_precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,10 @@ class RKD(Method):
 
     family: ClassVar[Family] = "relation"
     paper: ClassVar[str] = "Park et al. 2019, arXiv:1904.05068"
+    search_space: ClassVar = {
+        "distance_weight": Range(0.1, 100.0, log=True),
+        "angle_weight": Range(0.1, 200.0, log=True),
+    }
 
     distance_weight: Weight = 25.0
     angle_weight: Weight = 50.0

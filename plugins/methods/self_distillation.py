@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from kdbench import Family, Fraction, Method, Needs, Positive, Step, Weight, full_precision, soft_loss, stage_taps
+from kdbench import Family, Fraction, Method, Needs, Positive, Range, Step, Weight, full_precision, soft_loss
 
-from ._exits import build_exits
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from ._exits import build_exits, exit_answers
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,11 @@ class SelfDistillation(Method):
 
     family: ClassVar[Family] = "self"
     paper: ClassVar[str] = "Zhang et al. 2019, arXiv:1905.08094"
+    search_space: ClassVar = {
+        "temperature": Range(1.0, 10.0, log=True),
+        "soft_weight": Range(0.01, 0.99),
+        "hint_weight": Range(0.001, 1.0, log=True),
+    }
 
     temperature: Positive = 3.0
     soft_weight: Fraction = 0.1
@@ -43,8 +46,7 @@ class SelfDistillation(Method):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         deepest, target = step.student["logits"].detach(), full_precision(step.student["embedding"].detach())
-        stages = zip(cast("nn.ModuleList", step.auxiliary), stage_taps(step.student), strict=False)
-        logits, embeddings = zip(*(exit_(stage) for exit_, stage in stages), strict=True)
+        logits, embeddings = zip(*exit_answers(step), strict=True)
         hard = [step.task_loss(each) for each in logits]
         soft = [soft_loss(each, deepest, self.temperature) for each in logits]
         hint = [mse_loss(full_precision(each), target) for each in embeddings]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdbench import Family, Fraction, Method, Needs, Step, soft_loss
+from kdbench import Family, Fraction, Method, Needs, Range, Step, soft_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,7 @@ class SequenceKD(Method):
     family: ClassVar[Family] = "response"
     paper: ClassVar[str] = "Kim and Rush 2016, arXiv:1606.07947"
     controls: ClassVar[tuple[str, ...] | None] = ("label_smoothing", "longer_scratch")
+    search_space: ClassVar = {"word_weight": Range(0.0, 1.0)}
 
     word_weight: Fraction = 0.0
 

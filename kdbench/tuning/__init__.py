@@ -1,0 +1,1 @@
+"""The tuned track: how the configurations of methods and controls are chosen, on the validation split."""
