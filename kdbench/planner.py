@@ -22,10 +22,9 @@ from kdbench.provenance import digest, engine_digest
 from kdbench.recipe import Pair, Recipe
 from kdbench.spec import Spec
 from kdbench.suite import Suite
-from kdbench.task import Data, Task
+from kdbench.task import Task
 
 TUNING_SEED = 2**32  # the first that no suite can ask for
-VALIDATION_SEED = 0  # the split is part of the suite, not of a seed: all seeds are scored on the same examples
 
 
 def make_plan(suite: Suite, registry: Registry, folders: DataFolders) -> Plan:
@@ -138,6 +137,8 @@ class Planner:
         return Plan(self.suite, self.tasks, self.architectures, tuple(crossed), tuple(skipped), self._provenance())
 
     def _load(self, spec: Spec, folders: DataFolders) -> LoadedTask:
+        from kdbench.splits import with_validation
+
         task: Task = self._create("task", spec)
         data = with_validation(task.load(folders), self.suite.validation_fraction)
         assert data.validation is not None
@@ -278,16 +279,6 @@ class Planner:
             "engine": engine_digest(),
             "methods": {name: self.registry.provenance("method", name) for name in sorted(names)},
         }
-
-
-def with_validation(data: Data, fraction: float) -> Data:
-    """The data with a validation split: its own, or one cut from train, stratified, the same for every seed."""
-    from kdbench.splits import stratified_holdout
-
-    if data.validation is not None:
-        return data
-    kept, held_out = stratified_holdout(data.train.targets, fraction, VALIDATION_SEED)
-    return dataclasses.replace(data, train=data.train.subset(kept), validation=data.train.subset(held_out))
 
 
 def _refuse_twins(plan: Plan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from kdbench.errors import BadInput
-from kdbench.task import Batch
+from kdbench.task import Batch, Data
 
 _DIGEST_BATCH = 256
+VALIDATION_SEED = 0  # the split is part of the suite, not of a seed: all seeds are scored on the same examples
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +140,14 @@ def stratified_holdout(targets: Tensor, fraction: float, seed: int) -> tuple[Ten
         stratify=targets.cpu().numpy() if _can_stratify(targets, held) else None,
     )
     return torch.from_numpy(np.sort(kept_positions)), torch.from_numpy(np.sort(held_positions))
+
+
+def with_validation(data: Data, fraction: float) -> Data:
+    """The data with a validation split: its own, or one cut from train, stratified, the same for every seed."""
+    if data.validation is not None:
+        return data
+    kept, held_out = stratified_holdout(data.train.targets, fraction, VALIDATION_SEED)
+    return replace(data, train=data.train.subset(kept), validation=data.train.subset(held_out))
 
 
 def stratified_order(targets: Tensor, seed: int) -> Tensor:

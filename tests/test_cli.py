@@ -79,11 +79,12 @@ def test_records_hold_every_number_that_is_promised(kdbench: Callable[..., Ended
         assert record["status"] == "done"
         metrics = {
             "accuracy", "top5_accuracy", "macro_f1", "nll", "ece", "brier", "agreement", "teacher_kl", "parameters",
-            "macs", "flops", "file_bytes", "training_flops", "teacher_flops", "teacher_accuracy", "validation_accuracy",
-            "macs_disagreement", "own_teacher_accuracy", "nonzero_parameters", "teacher_parameters", "teacher_macs",
-            "teacher_file_bytes", "agreement_teacher_right", "teacher_kl_teacher_right", "agreement_teacher_wrong",
-            "teacher_kl_teacher_wrong", "cka", "cka_stage1", "cka_stage2", "cka_stage3", "relation_correlation", "saliency_agreement",
-            "corrupted_accuracy", "corrupted_accuracy/gaussian_noise", "corrupted_accuracy/gaussian_blur", "corrupted_accuracy/contrast",
+            "macs", "flops", "file_bytes", "training_flops", "teacher_flops", "teacher_accuracy",
+            "validation_accuracy", "macs_disagreement", "own_teacher_accuracy", "nonzero_parameters",
+            "teacher_parameters", "teacher_macs", "teacher_file_bytes", "agreement_teacher_right",
+            "teacher_kl_teacher_right", "agreement_teacher_wrong", "teacher_kl_teacher_wrong", "cka", "cka_stage1",
+            "cka_stage2", "cka_stage3", "relation_correlation", "saliency_agreement", "corrupted_accuracy",
+            "corrupted_accuracy/gaussian_noise", "corrupted_accuracy/gaussian_blur", "corrupted_accuracy/contrast",
             "corrupted_accuracy/jpeg", "best_validation_accuracy", "best_on_test_accuracy", "optimism",
             "selection_epochs",
         }  # fmt: skip

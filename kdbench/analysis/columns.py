@@ -116,6 +116,14 @@ def secondary(row: Row, board: Board, metric: str) -> str:
     return MISSING if value is None else board.scale.number(value, digits)
 
 
+def detectable(row: Row, board: Board) -> str:
+    """The smallest true gain that such a run finds with 80 % power, to read "no effect" with."""
+    if row.effect is None or not row.effect.bounded:
+        return MISSING
+    digits = board.scale.digits([row.difference])
+    return f"{board.scale.number(row.effect.detectable(), digits)} {board.scale.unit_in_words}"
+
+
 def percent(value: float | None, digits: int) -> str:
     """A fraction in percent, without the sign."""
     return MISSING if value is None else f"{100 * value:.{digits}f}"

@@ -217,15 +217,11 @@ def _paired(
     old: Side, new: Side, was: Mapping[int, Record], now: Mapping[int, Record], board: Board, seeds: Iterable[int]
 ) -> Interval:
     """Over seeds and, where both runs know them, over test examples, as for the gains of a leaderboard."""
-    import numpy as np
-
     sign = 1 if board.higher_is_better else -1
     seeds = sorted(seeds)
     gains = [sign * (now[seed].metrics[board.primary] - was[seed].metrics[board.primary]) for seed in seeds]
     pairs = [(new.influences(now[seed]), old.influences(was[seed])) for seed in seeds]
-    moved = [sign * (its - theirs) for its, theirs in pairs if its is not None and theirs is not None]
-    known = len(moved) == len(gains) and len({len(each) for each in moved}) == 1
-    return Effect.of(np.array(gains), np.stack(moved) if known else None).interval()
+    return Effect.paired(gains, pairs, sign).interval()
 
 
 def _unpaired(before: Row, after: Row, scale: Scale) -> Interval:
@@ -259,7 +255,12 @@ def _environment(name: str) -> Callable[[Record], str]:
     return lambda record: str(record.provenance.get("environment", {}).get(name) or "")
 
 
+def _track(record: Record) -> str:
+    return "tuned" if "tuning_flops" in record.metrics else "fixed"
+
+
 _CIRCUMSTANCES: Mapping[str, Callable[[Record], str]] = {
+    "track": _track,
     "minor version of the suite": lambda record: record.suite,
     "kdbench": _environment("kdbench"),
     "its engine's source": lambda record: str(record.provenance.get("engine") or "")[:12],

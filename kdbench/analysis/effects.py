@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,8 @@ from kdbench.analysis.statistics import Interval
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Pair = tuple["NDArray[np.floating] | None", "NDArray[np.floating] | None"]
 
 MOST_SEEDS = 1000  # beyond it, more seeds are no advice
 
@@ -54,6 +57,17 @@ class Effect:
             own = float(np.square(influences).sum()) / examples**2 / seeds**2
             shared = joint if seeds == 1 else max(0.0, (joint - own) * seeds / (seeds - 1))
         return cls(float(np.mean(per_seed)), spread, shared, seeds)
+
+    @classmethod
+    def paired(cls, gains: Sequence[float], influences: Sequence[Pair], sign: int = 1) -> Effect:
+        """The effect of `gains` per seed, each with the `influences` of the two networks that are compared: those that
+        gained, and the others. `sign` is -1 where lower scores are better. Over the seeds only, unless all are known.
+        """
+        import numpy as np
+
+        moved = [sign * (own - other) for own, other in influences if own is not None and other is not None]
+        known = len(moved) == len(gains) and len({len(each) for each in moved}) == 1
+        return cls.of(np.array(gains), np.stack(moved) if known else None)
 
     @property
     def bounded(self) -> bool:

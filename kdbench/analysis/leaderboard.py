@@ -105,16 +105,11 @@ class _Reference:
 
     def effect(self, own: _Group, other: _Group) -> Effect | None:
         """What `own` gains over `other`, on the seeds that both finished."""
-        import numpy as np
-
         gains = self.gains(own.scores, other.scores)
         if not gains:
             return None
-        sign = 1 if self.scale.higher_is_better else -1
         pairs = [(self.influences(own.done[seed]), self.influences(other.done[seed])) for seed in gains]
-        moved = [sign * (mine - theirs) for mine, theirs in pairs if mine is not None and theirs is not None]
-        known = len(moved) == len(gains) and len({len(each) for each in moved}) == 1
-        return Effect.of(np.array(list(gains.values())), np.stack(moved) if known else None)
+        return Effect.paired(list(gains.values()), pairs, 1 if self.scale.higher_is_better else -1)
 
     def rivals(self, names: Sequence[str]) -> list[_Group]:
         """The finished controls of these names, in each configuration that was run."""

@@ -152,7 +152,7 @@ def _created(registry: Registry, suite: Suite, spec: Spec) -> Task:
 
 
 def _contents(task: Task, suite: Suite, folders: DataFolders) -> list[str]:
-    from kdbench.planner import with_validation
+    from kdbench.splits import with_validation
 
     data = with_validation(task.load(folders), suite.validation_fraction)
     assert data.validation is not None

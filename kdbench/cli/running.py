@@ -62,10 +62,10 @@ def run_suite(
         for fresh in execute(plan, folder, out, target, observer):
             if fresh:
                 tracker.sync(observer)
-    tracker.sync(observer, last=True)
     session = Session(started=begun, seconds=time.perf_counter() - clock, peak_memory_bytes=_peak_memory())
     manifest = folder.manifest()
     folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
+    tracker.sync(observer, last=True)  # with the session, which the report shows
     print_results(folder)
     asked = {trial.fingerprint for trial in plan.trials}
     ended = {record.status for record in folder.records() if record.fingerprint in asked}

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdbench.analysis.board import Board, Leaderboard
 from kdbench.analysis.claims import Claim
+from kdbench.analysis.columns import detectable
 from kdbench.analysis.headline import headline
 from kdbench.analysis.tables import pipes, to_markdown
 from kdbench.measuring.record import Record
@@ -40,8 +41,8 @@ def publication(
 
 
 def _evidence(board: Board, named: bool) -> str:
-    lines = [[row.label, row.verdict.label, row.verdict.evidence] for row in board.rows]
-    table = pipes(["method", "verdict", "evidence"], lines)
+    lines = [[row.label, row.verdict.label, row.verdict.evidence, detectable(row, board)] for row in board.rows]
+    table = pipes(["method", "verdict", "evidence", "could find (80 % power)"], lines)
     return f"**{board.task}: {board.pair}**\n\n{table}" if named else table
 
 

@@ -27,6 +27,7 @@ class Published(BaseModel):
 
     Attributes:
         suite, suite_digest, title: the suite's; `name`: of the publication, its folder's.
+        track: "fixed" or "tuned", with the number of trials, in words.
         finished: the day on which its last trial ended, ISO 8601.
         answers: the answer of each board, in words, by "task: pair".
         trials, seeds: how many trials ended, and on which seeds.
@@ -40,6 +41,7 @@ class Published(BaseModel):
     suite_digest: str
     title: str
     name: str
+    track: str
     finished: str
     answers: dict[str, str]
     trials: int
@@ -62,7 +64,8 @@ class Published(BaseModel):
             suite=manifest.suite,
             suite_digest=manifest.suite_digest,
             title=manifest.title or manifest.suite,
-            name=name or day,
+            name=name or (f"{day}-tuned" if manifest.tuning_trials else day),
+            track=manifest.track,
             finished=day,
             answers={f"{board.task}: {board.pair}": answer(board) for board in leaderboard.boards},
             trials=len(records),
@@ -100,4 +103,5 @@ def with_index(page: str, published: Sequence[Published]) -> str:
 def _line(entry: Published) -> list[str]:
     link = f"[{entry.name}](published/{entry.suite}/{entry.name}/README.md)"
     said = "; ".join(f"{board}: {text}" if len(entry.answers) > 1 else text for board, text in entry.answers.items())
-    return [f"{entry.title} (`{entry.suite}`)", link, f"{entry.trials}, {len(entry.seeds)} seeds", said]
+    title = f"{entry.title} (`{entry.suite}`; {entry.track.partition(':')[0]})"
+    return [title, link, f"{entry.trials}, {len(entry.seeds)} seeds", said]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdbench.analysis.board import Board, Leaderboard, Row
-from kdbench.analysis.columns import MISSING, columns, magnitude, ratio, teacher_score
+from kdbench.analysis.columns import MISSING, columns, detectable, magnitude, ratio, teacher_score
 from kdbench.measuring.record import Record
 from kdbench.report.figures.roles import role
 from kdbench.report.table import Line, Table
@@ -42,10 +42,12 @@ def kind(row: Row) -> str:
 
 
 def evidence_table(board: Board) -> Table:
-    """Every row's verdict with the sentence behind it; methods first."""
+    """Every row's verdict with the sentence behind it, and what the run could have found; methods first."""
     rows = sorted(board.rows, key=lambda row: row.control)
-    lines = [Line((row.label, row.verdict.label, row.verdict.evidence), kind(row)) for row in rows]
-    return Table(("method", "verdict", "evidence"), tuple(lines))
+    lines = [
+        Line((row.label, row.verdict.label, row.verdict.evidence, detectable(row, board)), kind(row)) for row in rows
+    ]
+    return Table(("method", "verdict", "evidence", "could find"), tuple(lines))
 
 
 def cost_table(board: Board) -> Table:

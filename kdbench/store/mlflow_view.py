@@ -55,7 +55,7 @@ def sync(
 ) -> SyncResult:
     """Makes MLflow show exactly these records: what stands there is left alone, what no longer holds is deleted.
 
-    `artifacts`: files of the report run by name; the page that links lead to is "report.html", or else "leaderboard.md".
+    `artifacts`: files of the report run by name; links lead to "report.html", or else to "leaderboard.md".
     Killed at any moment and called again, it ends the same: an MLflow run's digest is its last tag.
 
     Raises:
