@@ -22,16 +22,19 @@ from kdbench.task import Data, Metric, Task
 class LoadedTask:
     """A task with its data in place, the validation split cut, and the digest of all three splits.
 
-    `name` is `data_set`, the task as the suite writes it, with the part of the training examples that is used: all of
-    them, unless the suite varies it (`train_fraction`).
+    `data_set` is the task as the suite writes it; `train_fraction` the part of its training examples that is used.
     """
 
-    name: str
+    data_set: str
     task: Task
     data: Data
     digest: str
-    data_set: str
     train_fraction: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The task, and the part of its training examples, where that is not all of them."""
+        return self.data_set if self.train_fraction == 1 else f"{self.data_set} at {100 * self.train_fraction:g} %"
 
     def seen(self, seed: int) -> LoadedTask:
         """The task with the training examples that trials of `seed` see: of a seed, larger parts hold the smaller."""

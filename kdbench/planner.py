@@ -149,16 +149,13 @@ class Planner:
             raise self.suite.located(spec, error)
         parts = [data.train.digest(), data.validation.digest(), data.test.digest()]
         identity = digest([spec.name, values(task), self.registry.provenance("task", spec.name), parts])
-        return LoadedTask(str(spec), task, data, identity, str(spec))
+        return LoadedTask(str(spec), task, data, identity)
 
     def _parts(self, whole: LoadedTask) -> Iterator[LoadedTask]:
         """The task at each of the suite's `train_fractions`."""
         for fraction in self.suite.train_fractions:
-            if fraction == 1:
-                yield whole
-            else:
-                name, identity = f"{whole.name} at {100 * fraction:g} %", digest([whole.digest, fraction])
-                yield dataclasses.replace(whole, name=name, digest=identity, train_fraction=fraction)
+            identity = whole.digest if fraction == 1 else digest([whole.digest, fraction])
+            yield dataclasses.replace(whole, digest=identity, train_fraction=fraction)
 
     def _trial(self, task: str, pair: Pair, configuration: Configuration, seed: int) -> tuple[Trial, str | None]:
         name, method = configuration.method_name, configuration.method

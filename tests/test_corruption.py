@@ -43,7 +43,7 @@ def vision(examples: int = 40, *, peak: int = 255, size: int = 16, positions: tu
 
 
 def loaded(data: Data, task: Task | None = None) -> LoadedTask:
-    return LoadedTask("pictures", task or Task(), data, digest="", data_set="pictures")
+    return LoadedTask("pictures", task or Task(), data, digest="")
 
 
 @pytest.mark.parametrize("kind", IMAGE_CORRUPTIONS)
