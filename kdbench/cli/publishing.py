@@ -19,8 +19,8 @@ _INDEX = "README.md"
 
 
 def publish(reference: str, folder: Path, name: str | None, to: Path | None) -> None:
-    """Writes a run's page, report, leaderboard, records (without weights), suite and provenance into `to`, or into
-    `<folder>/published/<suite>/<name>` and that into the index, `<folder>/README.md`.
+    """Writes a run's page, report, leaderboard, records (without weights), suite, provenance and, in the tuned track,
+    what was chosen into `to`; or into `<folder>/published/<suite>/<name>`, and lists that in `<folder>/README.md`.
 
     Raises:
         BadInput: the name is no plain folder name, or is given beside a folder of one's own.
@@ -40,6 +40,9 @@ def publish(reference: str, folder: Path, name: str | None, to: Path | None) -> 
         "suite.yaml": manifest.suite_source,
         "provenance.json": entry.model_dump_json(indent=1) + "\n",
     }
+    choices = run.path / "tuning" / "choices.json"
+    if manifest.tuning_trials and choices.is_file():
+        pages["choices.json"] = choices.read_text(encoding="utf-8")
     for page, content in pages.items():
         write_atomic(target / page, content)
     out.print(f"published in {target}", markup=False, soft_wrap=True)
