@@ -407,3 +407,21 @@ def test_mlflow_rows_of_other_units_are_in_that_unit() -> None:
     assert (scratch.metrics["rank"], "gain" in scratch.metrics) == (2, False)
     assert {"wer_pct": 31.33, "gain_pp": 71.0}.items() <= errors.metrics.items()
     assert errors.tags["wer"] == "31.3 ± 3.8"
+
+
+def test_a_seed_on_which_everything_was_skipped_is_missed_by_nobody() -> None:
+    """As an interrupted run of more seeds leaves behind: skips are recorded at once."""
+    kd = [record for record in MIXED if record.method == "kd"]
+    skipped = kd[0].model_copy(
+        update={
+            "method": "other",
+            "seed": 99,
+            "status": "skipped",
+            "reason": "no tap",
+            "fingerprint": "x",
+            "metrics": {},
+        }
+    )
+    (board,) = leaderboard([*kd, skipped]).boards
+    assert 99 not in board.seeds
+    assert {row.method: row.ranked for row in board.rows} == {"kd": True, "other": False}

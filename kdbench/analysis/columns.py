@@ -28,6 +28,11 @@ class Column:
     meaning: str = ""
     rank: int = 0
 
+    @property
+    def title(self) -> str:
+        """The header in one line."""
+        return self.header.replace("-\n", "").replace("\n", " ")
+
 
 def columns(board: Board) -> tuple[Column, ...]:
     """All columns of a board, in reading order."""

@@ -127,9 +127,10 @@ def _board(
     unit = first.unit
     if unit is None:
         unit = SHARE if first.higher_is_better and all(0 <= value <= 1 for value in scores) else ""
+    run = [record for record in records if record.status != "skipped"]  # a skip tells nothing of what was asked for
     alone = next((group for group in groups if group.first.method == baseline), _Group(baseline, {}))
     reference = _Reference(
-        seeds=tuple(sorted({record.seed for record in records})),
+        seeds=tuple(sorted({record.seed for record in run or records})),
         scale=Scale(first.primary, unit, first.higher_is_better),
         baseline=baseline,
         alone=alone,

@@ -161,7 +161,7 @@ def to_markdown(leaderboard: Leaderboard) -> str:
 
 def _board_to_markdown(board: Board) -> str:
     shown = columns(board)
-    headers = [column.header.replace("\n", " ") for column in shown]
+    headers = [column.title for column in shown]
     lines = [[column.cell(row) for column in shown] for row in board.rows]
     if board.teacher is not None:
         lines.insert(0, ["", "*teacher*", f"*{teacher_score(board)}*"] + [""] * (len(shown) - 3))

@@ -9,7 +9,6 @@ from kdbench.analysis.board import Board, Leaderboard, Row
 from kdbench.analysis.claims import Claim
 from kdbench.analysis.columns import MISSING, columns, teacher_score
 from kdbench.analysis.tables import pipes, to_markdown
-from kdbench.report.sections import one_line
 
 _OPTIONAL = 5  # columns that may be left out this soon are left out: a page is narrow
 
@@ -59,7 +58,7 @@ def latex(text: str) -> str:
 
 def _board(board: Board) -> str:
     shown = [column for column in columns(board) if column.rank < _OPTIONAL]
-    headers = [one_line(column.header) for column in shown]
+    headers = [column.title for column in shown]
     places = "".join("l" if header in ("method", "verdict") else "r" for header in headers)
     methods = [row for row in board.rows if not row.control]
     lines = [[_cell(column.header, column.cell(row), row) for column in shown] for row in methods]

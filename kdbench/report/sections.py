@@ -23,17 +23,12 @@ def leaderboard_table(board: Board) -> Table:
     if board.teacher is not None:
         empty = ("",) * (len(shown) - 3)
         lines.insert(0, Line(("", _TEACHER, teacher_score(board), *empty), _TEACHER))
-    return Table(tuple(one_line(column.header) for column in shown), tuple(lines))
+    return Table(tuple(column.title for column in shown), tuple(lines))
 
 
 def legend(board: Board) -> list[tuple[str, str]]:
     """The headers that need a word of explanation, each with it."""
-    return [(one_line(column.header), column.meaning) for column in columns(board) if column.meaning]
-
-
-def one_line(header: str) -> str:
-    """A header that a narrow column breaks into lines, in one."""
-    return header.replace("-\n", "").replace("\n", " ")
+    return [(column.title, column.meaning) for column in columns(board) if column.meaning]
 
 
 def kind(row: Row) -> str:

@@ -97,10 +97,7 @@ def _title(board: Board, shown: Sequence[Column]) -> list[Text]:
 
 def _legend(board: Board, shown: Sequence[Column]) -> Text:
     """What the columns mean, in as few words as will do; their units are in the headers."""
-    names = {
-        column.header: column.header.replace("\n%", "").replace("\n", " ").removesuffix(" ↓").removesuffix(" %")
-        for column in shown
-    }
+    names = {column.header: column.title.removesuffix(" %").removesuffix(" ↓").removesuffix(" %") for column in shown}
     meanings = [f"{names[column.header]}: {column.meaning}" for column in shown if column.meaning]
     if any(row.control for row in board.rows):
         meanings.append("# counts controls too, below the rule")
