@@ -40,9 +40,15 @@ def evidence_table(board: Board) -> Table:
     """Every row's verdict with the sentence behind it, and what the run could have found; methods first."""
     rows = sorted(board.rows, key=lambda row: row.control)
     lines = [
-        Line((row.label, row.verdict.label, row.verdict.evidence, detectable(row, board)), kind(row)) for row in rows
+        Line((row.label, row.verdict.label, row.verdict.evidence, _unbroken(detectable(row, board))), kind(row))
+        for row in rows
     ]
     return Table(("method", "verdict", "evidence", "could find"), tuple(lines))
+
+
+def _unbroken(text: str) -> str:
+    """The same with spaces that no line ends at."""
+    return text.replace(" ", "\u00a0")
 
 
 def cost_table(board: Board) -> Table:
