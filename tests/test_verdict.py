@@ -206,6 +206,15 @@ def test_headline_tells_what_a_control_explains() -> None:
     assert "1 better than the baseline, but no better than a control: kd" in said
 
 
+def test_headline_names_a_control_that_does_better_than_every_method() -> None:
+    longer = records("longer", 0.75, 0.761, 0.769, family="control")
+    said = headline(leaderboard([*SCRATCH, *WORKS, *longer]))
+    assert "Better than all of them: the control longer (+5.00 points)." in said
+    said = headline(leaderboard([*SCRATCH, *WORKS, *relabelled(WORKS, "equal"), *against(longer, "none")]))
+    assert "longer (+5.00 points)" in said
+    assert "equal" not in said
+
+
 def against(methods: list[Record], *controls: str) -> list[Record]:
     return [record.model_copy(update={"controls": controls}) for record in methods]
 

@@ -45,7 +45,24 @@ def answer(board: Board) -> str:
     if groups["inconclusive"] and len(board.seeds) < FEW_SEEDS:
         seeds = f"{len(board.seeds)} seed{'s' if len(board.seeds) > 1 else ''}"
         answered += f" With {seeds} only large effects show: more seeds narrow the intervals."
+    if ahead := _controls_ahead(board, methods):
+        controls = "the control" if len(ahead) == 1 else "the controls"
+        answered += f" Better than all of them: {controls} {_gains(ahead, board.scale)}."
     return answered
+
+
+def _controls_ahead(board: Board, methods: Sequence[Row]) -> list[Row]:
+    """The controls that surely beat the baseline, and every method in the mean."""
+    best = max((row.effect.estimate for row in methods if row.ranked and row.effect), default=0.0)
+    return [
+        row
+        for row in board.rows
+        if row.control
+        and not row.compression
+        and row.verdict.label == "works"
+        and row.effect
+        and row.effect.estimate > best
+    ]
 
 
 _ORDER: tuple[Label, ...] = ("works", "control explains", "hurts", "no effect", "inconclusive", "unranked")
