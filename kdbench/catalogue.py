@@ -62,7 +62,10 @@ def _definitions(module: str, name: str) -> list[ast.ClassDef]:
     source = _source_file(module)
     if source is None:
         return []
-    tree = ast.parse(source.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):  # a broken plugin is listed without its summary, and fails when asked for
+        return []
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     homes = dict.fromkeys(classes, module)
     for node in tree.body:
@@ -78,7 +81,7 @@ def _definitions(module: str, name: str) -> list[ast.ClassDef]:
 def _source_file(module: str) -> Path | None:
     try:
         found = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
+    except (Exception, SystemExit):  # to look for a submodule imports the packages above it
         return None
     return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
 

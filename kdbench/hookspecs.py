@@ -2,6 +2,8 @@
 
 Each returns a mapping from name to plugin: a dataclass, or, so that listing stays fast, the string
 "module:Class" or "module:Class[key=value]" that leads to it.
+
+A plugin's module may say which version of these hooks it is written for, above its imports: `kdbench_api = 1`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +11,7 @@ from collections.abc import Mapping
 import pluggy
 
 PROJECT = "kdbench"
-API_VERSION = 1
+API_VERSION = 1  # grows with every change that a plugin can depend on
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

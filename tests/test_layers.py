@@ -13,7 +13,7 @@ CORE = ROOT / "kdbench"
 
 # Each room may import from its own floor and from those below it.
 FLOORS = (
-    {"errors", "files", "spec", "provenance", "torchvision_ops", "data", "archives", "downloads"},
+    {"errors", "files", "spec", "provenance", "torchvision_ops", "data", "archives", "downloads", "isolation"},
     {
         "hyperparameters",
         "hookspecs",
@@ -27,7 +27,7 @@ FLOORS = (
         "yaml_source",
         "flops",
     },
-    {"plugins", "catalogue", "suite", "suite_fields", "suite_file", "recipe", "testing"},
+    {"discovery", "plugins", "catalogue", "suite", "suite_fields", "suite_file", "recipe", "testing", "scaffold"},
     {"plan"},
     {"controls", "networks"},
     {"planner"},

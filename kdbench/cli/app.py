@@ -19,13 +19,18 @@ from kdbench.cli.options import (
     JsonOption,
     MethodOption,
     OutOption,
+    PluginDirOption,
     RunArgument,
     SeedsOption,
+    StrictOption,
     SuiteArgument,
     TrackingOption,
     TrackOption,
     TrialsOption,
+    choose_plugins,
+    global_options_first,
 )
+from kdbench.cli.scaffolding import new
 from kdbench.errors import BadInput, KdbenchError
 
 app = typer.Typer(
@@ -38,13 +43,19 @@ app = typer.Typer(
 
 data = typer.Typer(help="Find, fetch and check data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(new, name="new")
 
 INTERRUPTED = 130
 
 
 @app.callback()
-def root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    strict: StrictOption = False,
+    plugin_dir: PluginDirOption = None,
+) -> None:
     """Sets what holds for every command; `main` has already read --debug."""
+    choose_plugins(strict, plugin_dir or [])
 
 
 @app.command()
@@ -270,9 +281,8 @@ def data_where(json: JsonOption = False) -> None:
 
 def main() -> None:
     """Runs a command; a person sees one message, and a traceback only with --debug."""
+    sys.argv[1:] = global_options_first(sys.argv[1:])
     debug = "--debug" in sys.argv
-    if debug:  # accepted before and after the command's name
-        sys.argv.remove("--debug")
     try:
         app()
     except KdbenchError as error:

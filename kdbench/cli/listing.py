@@ -9,6 +9,7 @@ from rich.text import Text
 
 from kdbench.catalogue import Entry, catalogue
 from kdbench.cli.console import out, print_json
+from kdbench.discovery import Origin
 from kdbench.errors import UnknownName
 from kdbench.plugins import Kind, Registry, discover
 
@@ -73,41 +74,50 @@ def show_plugins(as_json: bool) -> None:
     """Prints each distribution with what it brings, then the broken ones with their errors."""
     registry = discover()
     if as_json:
-        working = [
-            {
-                "distribution": each.distribution,
-                "version": each.version,
-                "module": each.module,
-                **_brought(registry, str(each)),
-            }
-            for each in registry.origins
-        ]
-        broken = [
-            {
-                "distribution": each.origin.distribution,
-                "version": each.origin.version,
-                "error": each.error,
-                "traceback": each.trace,
-            }
-            for each in registry.broken
-        ]
-        print_json({"working": working, "broken": broken})
+        print_json(_plugins_as_dict(registry))
         return
     table = _table("plugins", "distribution", "module", "brings")
     for origin in registry.origins:
-        brings = ", ".join(
-            f"{len(names)} {section}" for section, names in _brought(registry, str(origin)).items() if names
-        )
-        table.add_row(str(origin), origin.module, brings or "nothing")
+        brings = ", ".join(f"{len(names)} {section}" for section, names in _brought(registry, origin).items() if names)
+        table.add_row(Text(str(origin)), Text(origin.module), brings or "nothing")
     out.print(table)
+    for note in registry.notes:
+        out.print(Text.assemble(("note", "bold"), f" {note.origin}: {note.text}"), soft_wrap=True)
     for each in registry.broken:
-        out.print(f"[bold red]broken[/] {each.origin} ({each.origin.module})", highlight=False)
-        out.print(f"  {each.error}", markup=False)
-        out.print(f"  to be rid of it: pip uninstall {each.origin.distribution}", style="dim", markup=False)
+        out.print(Text.assemble(("broken", "bold red"), f" {each.origin} ({each.origin.module})"), soft_wrap=True)
+        for line in filter(None, [each.error, each.advice]):
+            out.print(Text(f"  {line}"), soft_wrap=True)
+        out.print(Text(f"  to be rid of it: {each.origin.removal}", style="dim"), soft_wrap=True)
 
 
-def _brought(registry: Registry, origin: str) -> dict[str, list[str]]:
+def _plugins_as_dict(registry: Registry) -> dict[str, list[dict[str, object]]]:
     return {
-        section: [plugin.name for plugin in registry.plugins[kind].values() if str(plugin.origin) == origin]
+        "working": [{**_named(origin), **_brought(registry, origin)} for origin in registry.origins],
+        "notes": [{**_named(note.origin), "note": note.text} for note in registry.notes],
+        "broken": [
+            {
+                **_named(each.origin),
+                "error": each.error,
+                "advice": each.advice,
+                "removal": each.origin.removal,
+                "traceback": each.trace,
+            }
+            for each in registry.broken
+        ],
+    }
+
+
+def _named(origin: Origin) -> dict[str, object]:
+    return {
+        "distribution": origin.distribution,
+        "version": origin.version,
+        "module": origin.module,
+        "file": str(origin.file) if origin.file else None,
+    }
+
+
+def _brought(registry: Registry, origin: Origin) -> dict[str, list[str]]:
+    return {
+        section: [plugin.name for plugin in registry.plugins[kind].values() if plugin.origin == origin]
         for section, kind in _KINDS.items()
     }

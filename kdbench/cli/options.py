@@ -1,7 +1,9 @@
-"""The arguments and options that several commands share."""
+"""The arguments and options that several commands share, and what becomes of the global ones."""
 
 from __future__ import annotations
 
+import os
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -38,5 +40,37 @@ TrialsOption = Annotated[
     int | None,
     typer.Option("--tuning-trials", metavar="N", help="How many tries, on validation; default: 10. Tuned track only."),
 ]
+StrictOption = Annotated[bool, typer.Option("--strict", help="A broken plugin is an error, not a note.")]
+PluginDirOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin-dir", metavar="DIR", help="Load the plugins in DIR's *.py files too; repeatable."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="For machines.")]
 RESULTS = Path("results")
+
+_VALUES_OF_GLOBAL = {"--debug": 0, "--strict": 0, "--plugin-dir": 1}
+
+
+def global_options_first(arguments: list[str]) -> list[str]:
+    """The arguments with those of every command before its name, so that they may stand anywhere."""
+    first: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word == "--":
+            others += [word, *words]
+        elif name in _VALUES_OF_GLOBAL:
+            first += [word, *islice(words, 0 if equals else _VALUES_OF_GLOBAL[name])]
+        else:
+            others.append(word)
+    return first + others
+
+
+def choose_plugins(strict: bool, folders: list[Path]) -> None:
+    """Hands --strict and --plugin-dir to discovery through the environment, so that child processes agree."""
+    if strict:
+        os.environ["KDBENCH_STRICT"] = "1"
+    if folders:
+        also = filter(None, [os.environ.get("KDBENCH_PLUGIN_DIR")])
+        os.environ["KDBENCH_PLUGIN_DIR"] = os.pathsep.join([*map(str, folders), *also])
