@@ -119,7 +119,13 @@ def line(world: World, seeds: int, repetitions: int) -> list[str]:
     ]
 
 
-HEAD: tuple[str, ...] = ("simulated", "seeds", "A/A: interval covers 0, %", 'A/A: called "works", %', "effect: interval covers it, %")
+HEAD: tuple[str, ...] = (
+    "simulated",
+    "seeds",
+    "A/A: interval covers 0, %",
+    'A/A: called "works", %',
+    "effect: interval covers it, %",
+)
 HEAD += ("effect, points", "effect found, %", "80 % power is promised for, points", "found, %", "half-width, points")
 
 
