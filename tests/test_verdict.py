@@ -288,3 +288,15 @@ def test_headline_of_several_tasks_has_a_line_each() -> None:
     assert lines[0] == "Does knowledge distillation really work here?"
     assert lines[1].startswith("cifar10, big -> small: Not shown")
     assert lines[2].startswith("digits, big -> small: 1 of 1 method works")
+
+
+def test_a_corrected_comparison_takes_more_seeds_to_settle() -> None:
+    effect = gains(0.00, 0.01, 0.02)
+    assert effect is not None
+
+    def seeds(p_value: float | None) -> int:
+        said = judge(effect, "scratch", POINTS, p_value=p_value).evidence
+        return int(said.partition("about ")[2].split()[0])
+
+    assert seeds(None) == seeds(effect.p_value()) == effect.seeds_to_settle(0.01)
+    assert seeds(5 * effect.p_value()) == effect.seeds_to_settle(0.01, confidence=0.99) > seeds(None)

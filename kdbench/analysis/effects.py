@@ -142,7 +142,7 @@ class Effect:
             return math.inf
         return (self.quantile((1 + confidence) / 2) + self.quantile(power)) * self.standard_error
 
-    def seeds_to_settle(self, margin: float, power: float = 0.8) -> int | None:
+    def seeds_to_settle(self, margin: float, power: float = 0.8, confidence: float = 0.95) -> int | None:
         """How many seeds would tell an effect of `margin` from none with `power`, if seeds vary as these did.
 
         None where that takes more than a thousand, or more test examples instead: their share of the variance stays.
@@ -150,11 +150,13 @@ class Effect:
         if not self.bounded:
             return None
         low, high = 2, MOST_SEEDS
-        if self.with_seeds(high).detectable(power) > margin:
+        if self.with_seeds(high).detectable(power, confidence) > margin:
             return None
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.with_seeds(middle).detectable(power) <= margin else (middle + 1, high)
+            low, high = (
+                (low, middle) if self.with_seeds(middle).detectable(power, confidence) <= margin else (middle + 1, high)
+            )
         return low
 
 

@@ -188,7 +188,9 @@ def _doubt(effect: Effect, margin: float, scale: Scale, p_value: float | None) -
     if p_value is not None and not interval.low <= 0 <= interval.high:
         why = f"not sure once corrected for the methods compared (p = {p_value:.2f})"
     size = max(margin, abs(effect.estimate))
-    needed = effect.seeds_to_settle(size)
+    # Holm's correction asks for more certainty than one comparison would, so it takes more seeds
+    strictness = max(1.0, (p_value or 0.0) / own) if (own := effect.p_value()) > 0 else 1.0
+    needed = effect.seeds_to_settle(size, confidence=1 - SIGNIFICANCE / strictness)
     if needed is None:
         return f"{why}; more test examples would have to settle it, seeds alone cannot"
     shown = scale.number(size, scale.digits([interval]))
