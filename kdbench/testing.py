@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import prod
 from typing import Any, get_args
@@ -162,6 +162,9 @@ def _check_declaration(method: Method) -> None:
     needs = method.needs
     assert needs.targets == "data" or needs.teachers, "it trains on its teacher's targets, and has no teacher"
     assert method.paper or method.family == "control", "it must name its paper"
+    known = {field.name for field in fields(method)}
+    strange = sorted(method.search_space.keys() - known)
+    assert not strange, f"its search_space has '{strange[0]}', which is no parameter of it"
 
 
 def _check_situation(method: Method, situation: _Situation) -> None:

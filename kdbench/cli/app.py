@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from kdbench.cli.datasets import data
 from kdbench.cli.options import (
     RESULTS,
     DeviceOption,
@@ -41,7 +42,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-data = typer.Typer(help="Find, fetch and check data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(new, name="new")
 
@@ -117,6 +117,18 @@ def plugins(json: JsonOption = False) -> None:
     from kdbench.cli.listing import show_plugins
 
     show_plugins(json)
+
+
+@app.command()
+def check(
+    methods: Annotated[
+        list[str] | None, typer.Argument(metavar="[METHOD...]", help="All, where none is named.")
+    ] = None,
+) -> None:
+    """Check that methods keep the plugin contract; exits 1 where one does not."""
+    from kdbench.cli.checking import check as run_check
+
+    raise typer.Exit(run_check(methods or []))
 
 
 @app.command()
@@ -253,30 +265,6 @@ def doctor(json: JsonOption = False) -> None:
     from kdbench.cli.doctor import show_doctor
 
     show_doctor(json)
-
-
-@data.command(name="list")
-def data_list(json: JsonOption = False) -> None:
-    """List every task's data: found (where), archive found, or missing (how to get it)."""
-    from kdbench.cli.data import show_data_sets
-
-    show_data_sets(json)
-
-
-@data.command(name="prepare")
-def data_prepare(suite: SuiteArgument) -> None:
-    """Load every task of a suite once, so that it is downloaded, unpacked, checked and cached."""
-    from kdbench.cli.data import prepare
-
-    prepare(suite)
-
-
-@data.command(name="where")
-def data_where(json: JsonOption = False) -> None:
-    """Show the folders that are searched, the cache, and the environment variables that set them."""
-    from kdbench.cli.data import show_folders
-
-    show_folders(json)
 
 
 def main() -> None:
