@@ -94,7 +94,7 @@ def candidates(selection: Selection) -> list[tuple[Origin, EntryPoint]]:
 def _origin(entry: EntryPoint) -> Origin:
     try:
         name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
-    except TypeError:  # what importlib.metadata makes of a distribution without METADATA
+    except Exception:  # no METADATA: importlib.metadata's error is not that of the backport, which takes its place
         name = version = None
     return Origin(name or "unknown", version or "0", entry.value)
 

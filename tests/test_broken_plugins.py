@@ -105,6 +105,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
             (info / "entry_points.txt").write_text(f"[kdbench]\n{name} = kdbench_{name}\n", encoding="utf-8")
             (site / f"kdbench_{name}.py").write_text(source, encoding="utf-8")
 
+    plugins._discovered.cache_clear()  # what an earlier test of this process found
     yield installed
     plugins._discovered.cache_clear()
     for module in [name for name in sys.modules if name.startswith(("kdbench_bad", "kdbench_good", "kdbench_loose"))]:
@@ -198,6 +199,12 @@ def test_a_distribution_without_metadata_is_no_end(install: Install, kdbench: Kd
     status, shown, _ = kdbench("plugins")
     assert status == 0
     assert "(kdbench_bad)" in shown
+
+
+def test_nor_is_it_with_the_backport_of_metadata(install: Install, kdbench: Kdbench, tmp_path: Path) -> None:
+    """Some libraries bring it, and it takes the place of Python's own finder."""
+    pytest.importorskip("importlib_metadata")
+    test_a_distribution_without_metadata_is_no_end(install, kdbench, tmp_path)
 
 
 def test_a_lazy_target_that_cannot_be_read_is_listed_and_fails_when_asked_for(

@@ -197,7 +197,8 @@ def test_a_published_run_can_be_read_without_kdbench(kdbench: Callable[..., Ende
     assert kdbench("leaderboard", "published", "--out", finished).status == 2
 
     index = (finished / "README.md").read_text(encoding="utf-8")
-    assert f"| [{folder.name}](published/tiny@1.0/{folder.name}/README.md) | 18, 2 seeds | " in index
+    trials = len((folder / "records.jsonl").read_text(encoding="utf-8").splitlines())
+    assert f"| [{folder.name}](published/tiny@1.0/{folder.name}/README.md) | {trials}, 2 seeds | " in index
     (finished / "README.md").write_text(f"# Mine\n\n{index}\nThe end.\n", encoding="utf-8")
     assert kdbench("publish", "first", "--out", finished, "--name", "again").status == 0
     index = (finished / "README.md").read_text(encoding="utf-8")
