@@ -9,6 +9,7 @@ from kdbench.analysis.board import Board, Row
 from kdbench.analysis.statistics import Interval
 
 MISSING = "-"
+_SECONDARY = 10  # the rank of the first secondary column
 _PRUNED = 0.8  # of the parameters; above it, zeros are a few rounded or never used weights
 
 
@@ -35,11 +36,11 @@ class Column:
 
 
 def columns(board: Board) -> tuple[Column, ...]:
-    """All columns of a board, in reading order."""
+    """The columns of a board, in reading order; the secondary scores only where some row has them."""
     kept, lower, turned = "score / teacher's", "", ""
     if not board.higher_is_better:
         kept, lower, turned = "teacher's score / score", ", lower is better", ", positive is better"
-    return (
+    found = (
         Column("#", lambda row: str(row.rank) if row.rank else MISSING),
         Column("method", lambda row: row.label),
         Column(score_header(board), lambda row: score(row, board), f"mean ± half its 95 % interval{lower}"),
@@ -60,16 +61,19 @@ def columns(board: Board) -> tuple[Column, ...]:
             "best\nval.",
             lambda row: secondary(row, board, f"best_validation_{board.primary}"),
             "score of the epoch best on validation; not ranked",
-            10,
+            _SECONDARY,
         ),
         Column(
             "opti-\nmism",
             lambda row: secondary(row, board, "optimism"),
             "how far the epoch best on test flatters the last; never ranked",
-            11,
+            _SECONDARY + 1,
         ),
         Column("seeds", lambda row: f"{row.done}/{len(board.seeds)}", rank=3),
         Column("verdict", lambda row: row.verdict.label),
+    )
+    return tuple(
+        column for column in found if column.rank < _SECONDARY or any(column.cell(row) != MISSING for row in board.rows)
     )
 
 
