@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kdbench.method import Step as Step
     from kdbench.method import stage_taps as stage_taps
     from kdbench.metrics import share as share
+    from kdbench.own_loop import Loop as Loop
+    from kdbench.own_loop import OwnLoop as OwnLoop
     from kdbench.splits import LoadedSplit as LoadedSplit
     from kdbench.splits import TensorSplit as TensorSplit
     from kdbench.task import IGNORED as IGNORED
@@ -57,6 +59,7 @@ _HOME = {
     "kdbench.losses": ("common_positions", "full_precision", "soft_loss"),
     "kdbench.method": ("ALL", "NO_TEACHER", "Family", "Method", "Needs", "Step", "stage_taps"),
     "kdbench.metrics": ("share",),
+    "kdbench.own_loop": ("Loop", "OwnLoop"),
     "kdbench.splits": ("LoadedSplit", "TensorSplit"),
     "kdbench.task": ("IGNORED", "Answers", "Batch", "Data", "DataSpec", "Metric", "Split", "Task"),
 }

@@ -22,7 +22,9 @@ class Needs:
     """What a method wants to see, by tap name; the engine fetches it, once for all methods.
 
     Attributes:
-        student: taps of each student ("logits", "embedding", "stage1"...); "stages" stands for every stage tap.
+        student: taps of each student ("logits", "embedding", "stage1"...); "stages" stands for every stage tap;
+            "gradient1" is the gradient, at stage1, of the logits of the examples' labels (of the largest, where
+            answers have no label), of the same shape.
         teacher: taps of each teacher, likewise; empty for methods that look at no teacher.
         students: networks trained jointly; the first is the one measured.
         teachers: how many frozen teachers; ALL = every teacher of the pair, at least two.
@@ -34,6 +36,7 @@ class Needs:
             recipe: what compresses the teacher itself (pruning, quantising) rather than teach a smaller network.
         budget: how long a student trains: the epochs of the suite's recipe; as many as cost the FLOPs of plain
             distillation from the pair's teacher ("distillation"); none at all; or a number of times the recipe's.
+        data: "none" withholds the training data; only methods that own their loop (`kdbench.OwnLoop`) may.
         paired: False draws initial weights, batches and augmentation from random streams of its own.
     """
 
@@ -46,6 +49,7 @@ class Needs:
     targets: Literal["data", "teacher"] = "data"
     student_architecture: Literal["student", "teacher"] = "student"
     budget: Literal["recipe", "distillation", "none"] | float = "recipe"
+    data: Literal["train", "none"] = "train"
     paired: bool = True
 
 
@@ -103,6 +107,9 @@ class Method:
         without_dark_knowledge: of a control: it is KD, less what the teacher says of single examples.
         search_space: what the tuned track tries, by parameter; bounds have three digits at most. The learning rate is
             tuned for every method, and must not be here; nor what changes the budget (epochs, networks).
+        batch_coupled: whether a loss relates the examples of a batch to one another (Gram matrices, contrasts), so that
+            it depends on the batch size; the others are means over the batch.
+        expected_failed_checks: checks of `kdbench.testing` that it fails by its nature, each with the reason.
     """
 
     family: ClassVar[Family] = "control"
@@ -112,6 +119,8 @@ class Method:
     explains_fidelity: ClassVar[tuple[Family, ...]] = ()
     without_dark_knowledge: ClassVar[bool] = False
     search_space: ClassVar[SearchSpace] = {}
+    batch_coupled: ClassVar[bool] = False
+    expected_failed_checks: ClassVar[Mapping[str, str]] = {}
 
     @property
     def needs(self) -> Needs:

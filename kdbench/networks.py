@@ -31,7 +31,8 @@ class Networks:
         self._flops: dict[tuple[str, str, bool], int] = {}
 
     def taps(self, task: str, architecture: str) -> frozenset[str] | Misfit:
-        """The taps that the architecture offers on the task; "stages" stands for every stage."""
+        """The taps that the architecture offers on the task, the gradients at its stages among them; "stages" stands
+        for every stage."""
         self._study(task, architecture)
         return self._taps[task, architecture]
 
@@ -55,7 +56,9 @@ class Networks:
         except (BadInput, ValueError) as error:
             self._taps[task, architecture] = Misfit(f"{architecture} does not fit {task}: {error}")
             return
-        self._taps[task, architecture] = frozenset({"logits", *taps, *({"stages"} if "stage1" in taps else ())})
+        gradients = {tap.replace("stage", "gradient") for tap in taps if tap.startswith("stage")}
+        stages = {"stages"} if "stage1" in taps else set()
+        self._taps[task, architecture] = frozenset({"logits", *taps, *gradients, *stages})
         self._parameters[task, architecture] = sum(parameter.numel() for parameter in network.parameters())
 
     def _build(self, task: str, architecture: str) -> nn.Module:

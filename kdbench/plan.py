@@ -12,6 +12,7 @@ from kdbench.architecture import Architecture
 from kdbench.errors import BrokenPlugin
 from kdbench.hyperparameters import values
 from kdbench.method import Method
+from kdbench.own_loop import OwnLoop
 from kdbench.recipe import Recipe
 from kdbench.spec import Spec
 from kdbench.suite import Suite
@@ -152,8 +153,14 @@ class Trial:
 
     @property
     def watched(self) -> tuple[Trial, ...]:
-        """The teachers whose answers it sees at every step; none where they only lend weights or decode targets."""
-        return self.teachers if self.method.needs.teacher else ()
+        """The teachers whose answers it is given at every step; none where they only lend weights or decode targets, or
+        where the method asks them itself."""
+        return self.teachers if self.method.needs.teacher and not self.owns_loop else ()
+
+    @property
+    def owns_loop(self) -> bool:
+        """Whether its method asks the networks itself."""
+        return isinstance(self.method, OwnLoop)
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,8 @@ class Skipped:
 @dataclass(frozen=True)
 class Cohort:
     """Trials that share batches and teacher passes: same task, seed and random streams, the same recipe but for the
-    learning rate, and the same targets (`Needs.targets`, from the same first teacher)."""
+    learning rate, and the same targets (`Needs.targets`, from the same first teacher). One that owns its loop is
+    alone."""
 
     trials: tuple[Trial, ...]
 
@@ -220,11 +228,13 @@ def _ancestors(trial: Trial) -> Iterator[Trial]:
 
 
 def cohorts(trials: Sequence[Trial]) -> list[Cohort]:
-    """The trials of one task, pair and seed, apart where their batches differ: in recipe, random streams or targets."""
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
+    """The trials of one task, pair and seed, apart where their batches differ (in recipe, random streams or targets) or
+    a method owns its loop."""
+    groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
         own = trial.method.needs.targets == "teacher"
         targets = trial.teachers[0].fingerprint if own else "data"
         recipe = trial.recipe.model_dump_json(exclude={"learning_rate"})
-        groups.setdefault((recipe, trial.stream, targets), []).append(trial)
+        alone = trial.fingerprint if trial.owns_loop else ""
+        groups.setdefault((recipe, trial.stream, targets, alone), []).append(trial)
     return [Cohort(tuple(group)) for group in groups.values()]

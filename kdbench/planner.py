@@ -16,6 +16,7 @@ from kdbench.errors import BadInput, BrokenPlugin, suggestion
 from kdbench.hyperparameters import values
 from kdbench.method import ALL, Method, Needs
 from kdbench.networks import Misfit, Networks
+from kdbench.own_loop import OwnLoop
 from kdbench.plan import Configuration, Configurations, LoadedTask, Plan, Skipped, Trial, cohorts
 from kdbench.plugins import Kind, Registry
 from kdbench.provenance import digest, engine_digest
@@ -174,6 +175,8 @@ class Planner:
             teachers = tuple(self._teacher(task, pair, index, seed, trained) for index in range(wanted))
         if needs.targets == "teacher" and not needs.teachers:
             raise BrokenPlugin(f"{name} trains on what its first teacher decodes, and has no teacher")
+        if needs.data == "none" and not isinstance(method, OwnLoop):
+            raise BrokenPlugin(f"{name} wants no training data, and does not own its loop (kdbench.OwnLoop)")
         recipe = self._recipe(task, pair, needs)
         trial = self._fingerprinted(
             task=task,
@@ -267,7 +270,8 @@ class Planner:
                 return offered.reason
             for tap in taps:
                 if tap not in offered:
-                    return f"{architecture} has no tap '{tap}' (it has {', '.join(sorted(offered - {'stages'}))})"
+                    names = sorted(name for name in offered if name != "stages" and not name.startswith("gradient"))
+                    return f"{architecture} has no tap '{tap}' (it has {', '.join(names)})"
         return None
 
     def _provenance(self) -> dict[str, Any]:

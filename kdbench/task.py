@@ -221,6 +221,16 @@ class Task:
         """A few answers of a trained network as people read them (a translation, a text), the same each time."""
         return ()
 
+    def rationales(self, batch: Batch) -> Batch:
+        """The same prepared examples with the reasons for their answers as targets, for networks that write.
+
+        Raises:
+            NotApplicable: the data have no rationales.
+        """
+        from kdbench.errors import NotApplicable
+
+        raise NotApplicable(f"{type(self).__name__} has no rationales to learn from")
+
     def relabelled(self, split: Split, data: Data, network: nn.Module, device: torch.device) -> Split:
         """The same examples with the targets that `network`, a teacher in eval mode, decodes for their inputs.
 

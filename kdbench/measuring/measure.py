@@ -256,7 +256,7 @@ class _StepProbe:
         self.learner = Learner(trial, loaded, architectures[trial.student], device)
         self.examples = torch.arange(min(trial.recipe.batch_size, len(loaded.data.train)))
         self.batch = next(prepared(loaded.data.train, [self.examples], loaded.data, device))
-        self.learner.begin(self.batch, self.panel(self.batch), self.panel.weights(trial))
+        self.learner.begin(self.batch, self.panel(self.batch), self.panel.weights(trial), self.panel.tapped(trial))
 
     def count(self) -> _StepFlops:
         """What one example costs."""

@@ -136,7 +136,7 @@ class _Loop:
 
     def _admit(self, trial: Trial, example: Batch, answers: TeacherTaps) -> None:
         learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device)
-        learner.begin(example, answers, self.panel.weights(trial))
+        learner.begin(example, answers, self.panel.weights(trial), self.panel.tapped(trial))
         learner.seconds = learner.teacher_seconds = self.relabelling_seconds
         learner.shared_seconds = self.relabelling_seconds / len(self.cohort.trials)
         load_checkpoint(learner, self.checkpoint(trial))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.method import Step
+from kdbench.own_loop import Loop, OwnLoop
 from kdbench.plan import LoadedTask, Trial
 from kdbench.task import Batch
 from kdbench.training import prediction
@@ -34,6 +35,7 @@ class Learner:
             TappedNetwork(network, architecture.taps(network), trial.method.needs.student, loaded.task)
             for network in self.networks
         ]
+        self.teachers: Sequence[TappedNetwork] = ()
         self.auxiliary: nn.Module | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.random = RandomState(derive(trial.seed, trial.stream, "steps"), device)
@@ -48,10 +50,17 @@ class Learner:
         with seeded(self.trial.seed, self.trial.stream, "weights", self.trial.student, index):
             return architecture.build(self.loaded.data.spec).to(self.device)
 
-    def begin(self, example: Batch, teachers: TeacherTaps, weights: Sequence[Mapping[str, Tensor]]) -> None:
+    def begin(
+        self,
+        example: Batch,
+        answers: TeacherTaps,
+        weights: Sequence[Mapping[str, Tensor]],
+        teachers: Sequence[TappedNetwork] = (),
+    ) -> None:
         """Gives the students their initial weights, builds the auxiliary modules to the shapes of an example batch, and
-        the optimiser over everything. `weights`: the teachers' state dicts."""
+        the optimiser over everything. `weights`: the teachers' state dicts; `teachers`: for a method that asks them."""
         method = self.trial.method
+        self.teachers = teachers
         for index, network in enumerate(self.networks):
             fresh = network.state_dict()
             with torch.no_grad(), seeded(self.trial.seed, self.trial.stream, "initial weights", index):
@@ -61,8 +70,11 @@ class Learner:
             method.prepare(network, self.trial.parameters)
             network.eval()
         with torch.no_grad(), seeded(self.trial.seed, self.trial.stream, "auxiliary"):
-            answered = [student(example) for student in self.students]
-            self.auxiliary = method.build_auxiliary(self._step(example, answered, teachers, progress=0.0))
+            if isinstance(method, OwnLoop):
+                self.auxiliary = method.build(self._loop(example, index=0, steps=1))
+            else:
+                answered = [student(example) for student in self.students]
+                self.auxiliary = method.build_auxiliary(self._step(example, answered, answers, progress=0.0))
         if self.auxiliary is not None:
             self.auxiliary.to(self.device)
         self.optimizer = build_optimizer(self.trial.recipe, self.networks, self.auxiliary)
@@ -92,6 +104,32 @@ class Learner:
             auxiliary=self.auxiliary,
         )
 
+    def _loop(self, batch: Batch, index: int, steps: int) -> Loop:
+        task, recipe = self.loaded.task, self.trial.recipe
+        return Loop(
+            students=[lambda batch, own=student: own(batch).taps for student in self.students],  # type: ignore[misc]
+            teachers=[lambda batch, own=teacher: own(batch).taps for teacher in self.teachers],  # type: ignore[misc]
+            batch=batch if self.trial.method.needs.data == "train" else None,
+            task_loss=task.loss,
+            rationales=task.rationales,
+            spec=self.loaded.data.spec,
+            size=recipe.batch_size,
+            index=index,
+            progress=index / max(steps - 1, 1),
+            auxiliary=self.auxiliary,
+        )
+
+    def _losses(self, batch: Batch, teachers: TeacherTaps, step: int, steps: int) -> dict[str, Tensor]:
+        method, half = self.trial.method, self.trial.recipe.precision == "bf16"
+        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        if isinstance(method, OwnLoop):
+            with precision:
+                return method.loop_losses(self._loop(batch, step, steps))
+        with precision:
+            answered = [student(batch) for student in self.students]
+        seen = self._step(batch, answered, teachers, step / max(steps - 1, 1))
+        return {**method.losses(seen), **self._output_losses(batch, answered)}
+
     def advance(self, batch: Batch, teachers: TeacherTaps, step: int, steps: int) -> None:
         """One optimisation step: the `step`-th of `steps` in all."""
         assert self.optimizer is not None
@@ -100,10 +138,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step / steps)
         with self.random.active():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                answered = [student(batch) for student in self.students]
-            seen = self._step(batch, answered, teachers, step / max(steps - 1, 1))
-            losses = {**self.trial.method.losses(seen), **self._output_losses(batch, answered)}
+            losses = self._losses(batch, teachers, step, steps)
             total = torch.stack([loss.reshape(()) for loss in losses.values()]).sum()
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()

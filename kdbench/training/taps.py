@@ -1,4 +1,4 @@
-"""Reading a network's named taps during its forward pass."""
+"""Reading a network's named taps during its forward pass, and the gradients at its stages."""
 
 from __future__ import annotations
 
@@ -27,33 +27,75 @@ class Tapped(NamedTuple):
 
 
 class TappedNetwork:
-    """A network that answers with its taps: only the wanted ones are kept, each as [batch, channels, *positions]."""
+    """A network that answers with its taps: only the wanted ones are kept, each as [batch, channels, *positions].
+
+    "gradient<n>" is the gradient at stage<n> of the logits of the examples' labels, or, where answers have no label, of
+    the largest ones, summed over the batch: the same shape as the stage. It can be differentiated again where the call
+    itself is (in a student), and is a mere number where it is not (in a teacher under `no_grad`).
+    """
 
     def __init__(self, network: nn.Module, taps: Mapping[str, Tap], wanted: Iterable[str], task: Task) -> None:
         self.network, self.task = network, task
         self.wanted = expand(wanted, taps)
+        self._gradients = {name: _stage(name) for name in self.wanted if name.startswith("gradient")}
+        hooked = dict.fromkeys(self._gradients.get(name, name) for name in self.wanted if name != "logits")
+        self._layouts = {name: taps[name].layout for name in hooked}
         self._seen: dict[str, Tensor] = {}
-        self._handles = [self._attach(name, taps[name]) for name in self.wanted if name != "logits"]
+        self._handles = [self._attach(name, taps[name]) for name in hooked]
 
     def _attach(self, name: str, tap: Tap) -> torch.utils.hooks.RemovableHandle:
         module = self.network.get_submodule(tap.module)
-
-        def keep(value: Any) -> None:
-            self._seen[name] = value.movedim(-1, 1) if tap.layout == "channels_last" else value
-
+        if name not in self._gradients.values():
+            if tap.at == "input":
+                return module.register_forward_pre_hook(lambda _, inputs: self._keep(name, inputs[0]))
+            return module.register_forward_hook(lambda _, __, output: self._keep(name, output))
         if tap.at == "input":
-            return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))
-        return module.register_forward_hook(lambda _, __, output: keep(output))
+            return module.register_forward_pre_hook(lambda _, inputs: (self._rooted(name, inputs[0]), *inputs[1:]))
+        return module.register_forward_hook(lambda _, __, output: self._rooted(name, output))
+
+    def _keep(self, name: str, value: Any) -> None:
+        self._seen[name] = value
+
+    def _rooted(self, name: str, value: Tensor) -> Tensor:
+        """A value that gradients can be asked for, from which the network goes on; frozen layers give none."""
+        self._seen[name] = value if value.requires_grad else value.detach().requires_grad_()
+        return self._seen[name]
 
     def __call__(self, batch: Batch) -> Tapped:
         """The output and the wanted taps for a prepared batch; "logits", as the task's rows, is always among them."""
+        differentiable = torch.is_grad_enabled()
         self._seen.clear()
-        output = self.network(batch.inputs).float()
-        taps = {name: self._seen[name].float() for name in self.wanted if name != "logits"}
+        with torch.set_grad_enabled(differentiable or bool(self._gradients)):
+            output = self.network(batch.inputs).float()
+            found = {"logits": self.task.logits(output, batch)}
+            found |= self._gradients_of(found["logits"], batch, differentiable)
+        found |= {name: self._laid_out(name, self._seen[name]) for name in self.wanted if name in self._seen}
         self._seen.clear()
-        return Tapped(output, {"logits": self.task.logits(output, batch), **taps})
+        if not differentiable:
+            output, found = output.detach(), {name: tensor.detach() for name, tensor in found.items()}
+        return Tapped(output, {name: found[name] for name in dict.fromkeys(("logits", *self.wanted))})
+
+    def _gradients_of(self, logits: Tensor, batch: Batch, differentiable: bool) -> dict[str, Tensor]:
+        if not self._gradients:
+            return {}
+        labels = self.task.labels(batch)
+        largest = logits.detach().argmax(dim=1)
+        chosen = largest if labels is None else torch.where(labels < 0, largest, labels)
+        score = logits.gather(1, chosen[:, None]).sum()
+        stages = [self._seen[stage] for stage in self._gradients.values()]
+        gradients = torch.autograd.grad(score, stages, create_graph=differentiable, retain_graph=True)
+        named = zip(self._gradients.items(), gradients, strict=True)
+        return {name: self._laid_out(stage, gradient) for (name, stage), gradient in named}
+
+    def _laid_out(self, name: str, value: Tensor) -> Tensor:
+        return (value.movedim(-1, 1) if self._layouts[name] == "channels_last" else value).float()
 
     def detach_hooks(self) -> None:
         """Leaves the network as it was before it was tapped."""
         for handle in self._handles:
             handle.remove()
+
+
+def _stage(gradient: str) -> str:
+    """The stage that a gradient is taken at."""
+    return gradient.replace("gradient", "stage", 1)

@@ -18,8 +18,8 @@ class TeacherPanel:
     """Answers a batch with every teacher's taps, by the teacher's fingerprint.
 
     Each teacher runs once, with the union of the taps that the trials ask of it, in eval mode and under
-    `no_grad` (not `inference_mode`: the answers enter the students' losses). One that is asked for none, because it
-    only lends weights or decodes targets, does not run: its answers are empty.
+    `no_grad` (not `inference_mode`: the answers enter the students' losses). One that no trial watches, because it
+    only lends weights or decodes targets, or is asked by the method itself, does not run: its answers are empty.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class TeacherPanel:
                 wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
                 students[teacher.fingerprint] = teacher.student
         self._networks = {each: networks[each].eval().requires_grad_(False) for each in wanted}
+        self._shared = {teacher.fingerprint for trial in trials for teacher in trial.watched}
         self._tapped: dict[str, TappedNetwork] = {}
         for fingerprint, taps in wanted.items():
             if taps:
@@ -49,6 +50,8 @@ class TeacherPanel:
         """The taps of every teacher for a prepared batch; books the seconds of each pass."""
         answers: dict[str, dict[str, Tensor]] = {fingerprint: {} for fingerprint in self._networks}
         for fingerprint, tapped in self._tapped.items():
+            if fingerprint not in self._shared:
+                continue
             started = time.perf_counter()
             with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 answers[fingerprint] = tapped(batch).taps
@@ -59,6 +62,10 @@ class TeacherPanel:
     def weights(self, trial: Trial) -> list[Mapping[str, Tensor]]:
         """The state dicts of a trial's teachers."""
         return [self.network(teacher).state_dict() for teacher in trial.teachers]
+
+    def tapped(self, trial: Trial) -> list[TappedNetwork]:
+        """A trial's teachers, for a method that asks them itself."""
+        return [self._tapped[teacher.fingerprint] for teacher in trial.teachers if teacher.fingerprint in self._tapped]
 
     def network(self, teacher: Trial) -> nn.Module:
         """A teacher's trained network, in eval mode."""
