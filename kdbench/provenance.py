@@ -13,6 +13,9 @@ from typing import Any
 _ENGINE = (
     "losses.py",
     "method.py",
+    "own_loop.py",
+    "networks.py",
+    "flops.py",
     "task.py",
     "splits.py",
     "metrics.py",

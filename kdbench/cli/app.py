@@ -21,10 +21,12 @@ from kdbench.cli.options import (
     MethodOption,
     OutOption,
     PluginDirOption,
+    ProfileOption,
     RunArgument,
     SeedsOption,
     StrictOption,
     SuiteArgument,
+    TraceOption,
     TrackingOption,
     TrackOption,
     TrialsOption,
@@ -71,13 +73,19 @@ def run(
     ] = None,
     device: DeviceOption = "auto",
     tracking_uri: TrackingOption = None,
+    profile: ProfileOption = False,
+    trace: TraceOption = None,
 ) -> None:
     """Train, measure, rank and judge; the same command again runs only what is missing."""
     from kdbench.cli.choosing import requested_trials
+    from kdbench.cli.profiling import profile_of
     from kdbench.cli.running import run_suite
+    from kdbench.training.device import resolve_device
 
-    trials = requested_trials(track, tuning_trials)
-    raise typer.Exit(run_suite(suite, method or [], seeds, trials, out, name, device, tracking_uri))
+    trials, target = requested_trials(track, tuning_trials), resolve_device(device)
+    with profile_of(target, profile, trace):
+        status = run_suite(suite, method or [], seeds, trials, out, name, target, tracking_uri)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -124,11 +132,16 @@ def check(
     methods: Annotated[
         list[str] | None, typer.Argument(metavar="[METHOD...]", help="All, where none is named.")
     ] = None,
+    checks: Annotated[bool, typer.Option("--list", help="List the checks with their reasons, and run none.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A markdown table of checks by methods.")] = False,
 ) -> None:
     """Check that methods keep the plugin contract; exits 1 where one does not."""
     from kdbench.cli.checking import check as run_check
+    from kdbench.cli.checking import list_checks
 
-    raise typer.Exit(run_check(methods or []))
+    if checks:
+        return list_checks()
+    raise typer.Exit(run_check(methods or [], markdown))
 
 
 @app.command()

@@ -40,6 +40,11 @@ TrialsOption = Annotated[
     int | None,
     typer.Option("--tuning-trials", metavar="N", help="How many tries, on validation; default: 10. Tuned track only."),
 ]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Say at the end where the time went.")]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option("--trace", metavar="FILE", help="Write the run's course to FILE, as a Chrome trace; with --profile."),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="A broken plugin is an error, not a note.")]
 PluginDirOption = Annotated[
     list[Path] | None,

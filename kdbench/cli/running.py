@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from kdbench.cli.choosing import choose
 from kdbench.cli.console import err
 from kdbench.cli.data import data_folders
@@ -17,10 +19,10 @@ from kdbench.execution.local import epochs_to_train, execute
 from kdbench.plan import Plan, Trial
 from kdbench.planner import Planner
 from kdbench.plugins import discover
+from kdbench.profiling import span
 from kdbench.store.run_folder import Manifest, RunFolder, Session, now
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
-from kdbench.training.device import resolve_device
 
 
 def run_name(name: str | None, suite: Suite, tuning_trials: int) -> str:
@@ -40,7 +42,7 @@ def run_suite(
     tuning_trials: int,
     out: Path,
     name: str | None,
-    device: str,
+    device: torch.device,
     tracking_uri: str | None,
 ) -> int:
     """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status.
@@ -49,24 +51,26 @@ def run_suite(
     """
     begun, clock = now(), time.perf_counter()
     wanted = requested_suite(suite, methods, seeds)
-    target = resolve_device(device)
-    with data_folders() as folders:
+    with span("planning"), data_folders() as folders:
         planner = Planner(wanted, discover(), folders)
-    plan = planner.plan()
+        plan = planner.plan()
     folder = RunFolder.create(out, run_name(name, wanted, tuning_trials))
     if tuning_trials:
-        plan = planner.plan(choose(planner, tuning_trials, folder, target))
+        plan = planner.plan(choose(planner, tuning_trials, folder, device))
     folder.update(_manifest(plan, folder, tuning_trials))
     tracker = Tracker(folder, out, tracking_uri)
     with ConsoleObserver(err, epochs_to_train(plan, folder, out)) as observer:
-        for fresh in execute(plan, folder, out, target, observer):
+        for fresh in execute(plan, folder, out, device, observer):
             if fresh:
-                tracker.sync(observer)
+                with span("tracking"):
+                    tracker.sync(observer)
     session = Session(started=begun, seconds=time.perf_counter() - clock, peak_memory_bytes=_peak_memory())
     manifest = folder.manifest()
     folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
-    tracker.sync(observer, last=True)  # with the session, which the report shows
-    print_results(folder)
+    with span("tracking"):
+        tracker.sync(observer, last=True)  # with the session, which the report shows
+    with span("analysis"):
+        print_results(folder)
     asked = {trial.fingerprint for trial in plan.trials}
     ended = {record.status for record in folder.records() if record.fingerprint in asked}
     return 1 if ended & {"failed", "diverged"} else 0

@@ -16,6 +16,7 @@ from kdbench.measuring.measure import Measurer
 from kdbench.measuring.record import Record
 from kdbench.measuring.validation import ValidationMeasurer
 from kdbench.plan import Cohort, Plan, Trial
+from kdbench.profiling import span
 from kdbench.store.run_folder import RunFolder
 from kdbench.store.trial_files import TrialFiles, teacher_files
 from kdbench.training.cohort import Trained, train
@@ -146,12 +147,14 @@ class _Executor:
         predictions = {
             fingerprint: teacher.predictions for fingerprint, teacher in teachers.items() if teacher.predictions
         }
-        measured = self.measurer.measure(trained, networks, predictions)
+        with span("measuring", trained.trial.method_name):
+            measured = self.measurer.measure(trained, networks, predictions)
         files = self._files(trained.trial)
         kept = trained.trial.reference is None or not self.validation_only
         weights = trained.student.state_dict() if trained.student is not None and kept else None
-        files.save(measured.record, weights, measured.tensors())
-        files.discard_checkpoint()
+        with span("store"):
+            files.save(measured.record, weights, measured.tensors())
+            files.discard_checkpoint()
         self.observer.trial_stored(trained.trial, trained.status, trained.reason)
         return measured.record
 

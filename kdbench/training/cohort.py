@@ -17,6 +17,7 @@ from kdbench.architecture import Architecture
 from kdbench.augmentation import parse as parse_augmentation
 from kdbench.errors import NotApplicable, StoreError
 from kdbench.plan import Cohort, LoadedTask, Trial
+from kdbench.profiling import span
 from kdbench.task import Batch
 from kdbench.training.checkpoints import Snapshot, load_checkpoint, save_checkpoint
 from kdbench.training.learner import Diverged, Learner, TeacherTaps
@@ -169,7 +170,12 @@ class _Loop:
         self.observer.epoch_ended(self.cohort, epoch + 1, {each.trial: each.curves for each in active})
 
     def _close(self, learner: Learner, examples: int) -> None:
-        learner.end_epoch(examples)
+        with span("evaluation", learner.trial.method_name):
+            learner.end_epoch(examples)
+        with span("checkpoints"):
+            self._save(learner)
+
+    def _save(self, learner: Learner) -> None:
         if learner.epoch in learner.trial.kept_epochs:
             Snapshot.of(self.checkpoint(learner.trial), learner.epoch).save(learner)
         save_checkpoint(learner, self.checkpoint(learner.trial))
@@ -197,10 +203,16 @@ class _Loop:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         data = self.loaded.data
         random = generator(self.seed, self.stream, "augmentation", epoch)
-        for batch in data.train.batches(self._order(epoch)):
-            inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
-            targets = batch.targets.to(self.device, non_blocking=True)
-            yield Batch(data.prepare(inputs), targets, batch.indices.to(self.device))
+        batches = data.train.batches(self._order(epoch))
+        while True:
+            with span("data"):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
+                targets = batch.targets.to(self.device, non_blocking=True)
+                prepared = Batch(data.prepare(inputs), targets, batch.indices.to(self.device))
+            yield prepared
 
     def _book(self, active: list[Learner], seconds: float) -> None:
         """Charges data to everyone and a teacher's pass to whoever learns from it: in full as what it would have cost

@@ -12,6 +12,7 @@ from kdbench.architecture import Architecture
 from kdbench.method import Step
 from kdbench.own_loop import Loop, OwnLoop
 from kdbench.plan import LoadedTask, Trial
+from kdbench.profiling import span
 from kdbench.task import Batch
 from kdbench.training import prediction
 from kdbench.training.randomness import RandomState, derive, seeded
@@ -123,12 +124,13 @@ class Learner:
         method, half = self.trial.method, self.trial.recipe.precision == "bf16"
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
         if isinstance(method, OwnLoop):
-            with precision:
+            with span("own loop", self.trial.method_name), precision:
                 return method.loop_losses(self._loop(batch, step, steps))
-        with precision:
+        with span("student", self.trial.method_name), precision:
             answered = [student(batch) for student in self.students]
-        seen = self._step(batch, answered, teachers, step / max(steps - 1, 1))
-        return {**method.losses(seen), **self._output_losses(batch, answered)}
+        with span("losses", self.trial.method_name):
+            seen = self._step(batch, answered, teachers, step / max(steps - 1, 1))
+            return {**method.losses(seen), **self._output_losses(batch, answered)}
 
     def advance(self, batch: Batch, teachers: TeacherTaps, step: int, steps: int) -> None:
         """One optimisation step: the `step`-th of `steps` in all."""
@@ -141,11 +143,13 @@ class Learner:
             losses = self._losses(batch, teachers, step, steps)
             total = torch.stack([loss.reshape(()) for loss in losses.values()]).sum()
             self.optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            if recipe.clip_grad_norm is not None:
-                parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_grad_norm)
-            self.optimizer.step()
+            with span("backward", self.trial.method_name):
+                total.backward()
+            with span("optimiser", self.trial.method_name):
+                if recipe.clip_grad_norm is not None:
+                    parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad_norm)
+                self.optimizer.step()
         self._log({"loss": total, **{f"loss/{term}": loss for term, loss in losses.items()}}, len(batch))
         self.examples += len(batch)
         spent = time.perf_counter() - started

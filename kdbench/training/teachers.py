@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.plan import Trial
+from kdbench.profiling import span
 from kdbench.task import Batch, Task
 from kdbench.training.taps import TappedNetwork
 
@@ -30,18 +31,18 @@ class TeacherPanel:
         task: Task,
     ) -> None:
         wanted: dict[str, set[str]] = {}
-        students = {}
+        self._names: dict[str, str] = {}
         for trial in trials:
             for teacher in trial.teachers:
                 wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
-                students[teacher.fingerprint] = teacher.student
+                self._names[teacher.fingerprint] = teacher.student
         self._networks = {each: networks[each].eval().requires_grad_(False) for each in wanted}
         self._shared = {teacher.fingerprint for trial in trials for teacher in trial.watched}
         self._tapped: dict[str, TappedNetwork] = {}
         for fingerprint, taps in wanted.items():
             if taps:
                 network = self._networks[fingerprint]
-                offered = architectures[students[fingerprint]].taps(network)
+                offered = architectures[self._names[fingerprint]].taps(network)
                 self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps), task)
         self.seconds: dict[str, float] = dict.fromkeys(wanted, 0.0)
         self.passes = 0
@@ -53,7 +54,8 @@ class TeacherPanel:
             if fingerprint not in self._shared:
                 continue
             started = time.perf_counter()
-            with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            half = torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16")
+            with span("teacher", self._names[fingerprint]), torch.no_grad(), half:
                 answers[fingerprint] = tapped(batch).taps
             self.seconds[fingerprint] = time.perf_counter() - started
             self.passes += 1
