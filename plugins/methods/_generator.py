@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from math import prod
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -15,8 +14,8 @@ _NEGATIVE_SLOPE = 0.2
 
 
 class Generator(nn.Module):
-    """Noise [batch, noise] to inputs [batch, *shape], normalised per channel; along positions [channels, *positions]
-    they grow from a quarter to a half to the whole, a convolution after each.
+    """Makes so many inputs [examples, *shape] from `noise` normal numbers each, normalised per channel; their positions
+    grow from a quarter to a half to the whole, a convolution after each.
 
     Source: the generator of Fang et al. 2019, arXiv:1912.11006, for any number of position axes.
     """
@@ -33,12 +32,9 @@ class Generator(nn.Module):
         self.last = convolution(_CHANNELS, channels)
         self.normalised = nn.BatchNorm1d(channels, affine=False)
 
-    @property
-    def device(self) -> torch.device:
-        return self.start.weight.device
-
-    def forward(self, noise: Tensor) -> Tensor:
+    def forward(self, examples: int) -> Tensor:
         smallest, *larger = self.sizes
+        noise = self.start.weight.new_empty(examples, self.start.in_features).normal_()
         features = _flat(self.norms[0], self.start(noise).unflatten(1, (_CHANNELS, *smallest)))
         for size, convolution, norm in zip(larger, self.convolutions, self.norms[1:], strict=True):
             grown = interpolate(features, size) if size else features

@@ -46,7 +46,7 @@ class DataFree(OwnLoop):
 
     def loop_losses(self, loop: Loop) -> dict[str, Tensor]:
         assert isinstance(loop.auxiliary, Generator)
-        inputs = loop.auxiliary(torch.randn(loop.size, self.noise, device=loop.auxiliary.device))
+        inputs = loop.auxiliary(loop.size)
         if loop.index % self.student_steps:
             inputs = inputs.detach()
         else:
