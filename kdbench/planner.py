@@ -87,7 +87,9 @@ class Planner:
             case "none":
                 times = 0.0
             case "distillation":
-                times = self.networks.distillation_cost(task, pair.teacher[0], pair.student)
+                cost = self.networks.distillation_cost(task, pair.teacher[0], pair.student)
+                passes = 1 / recipe.epochs if "stored_answers" in recipe.speedups else 1.0
+                times = 1 + passes * (cost - 1)
             case number:
                 times = number
         own = teachers if needs.student_architecture == "teacher" else recipe

@@ -10,11 +10,35 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator
 from kdbench.spec import Spec
 from kdbench.suite_fields import Listed, PluginName, Section, canonical, invalid, read_names
 
+Speedup = Literal["channels_last", "fused_optimizer", "folded_teacher", "bf16_teacher", "stored_answers"]
+
 
 class Recipe(Section):
     """How a network is trained; the same for every method of a suite.
 
     `milestones` and `warmup` are fractions of training, so that a recipe can be lengthened without rewriting it.
+
+    Attributes:
+        epochs: passes over the training examples.
+        batch_size: examples in a step.
+        optimizer: torch's SGD or AdamW.
+        learning_rate: its highest value; the tuned track varies it for every method.
+        momentum: of SGD.
+        nesterov: Nesterov's momentum, of SGD.
+        weight_decay: of the student's weights; auxiliary modules never decay.
+        decay_biases_and_norms: whether biases and the parameters of normalisations decay too.
+        schedule: falls by `gamma` at each of the `milestones`, falls to 0 along a cosine, or stays.
+        milestones: of `multistep`: at which parts of training the learning rate falls.
+        gamma: of `multistep`: what it is multiplied by.
+        warmup: the first part of training, in which the learning rate rises evenly from 0.
+        clip_grad_norm: the largest norm of the gradient, all parameters together.
+        precision: `bf16` runs the networks forward under torch's autocast; weights and losses stay float32.
+        augmentation: random changes of the images of a batch, in this order: `crop[padding=4]`, `flip`.
+        speedups: what makes training faster and changes numbers a little, so that it is part of a trial's identity:
+            `channels_last` lays images out by position; `fused_optimizer` takes torch's fused one; `folded_teacher`
+            folds the teacher's batch norms into its convolutions; `bf16_teacher` asks it under autocast;
+            `stored_answers` asks it once for each example, not at each epoch, which takes a recipe without
+            augmentation.
     """
 
     epochs: Annotated[int, Ge(1)]
@@ -32,6 +56,7 @@ class Recipe(Section):
     clip_grad_norm: Annotated[float, Gt(0)] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     augmentation: Listed[PluginName] = ()
+    speedups: Listed[Speedup] = ()
 
     @field_validator("milestones")
     @classmethod
@@ -39,6 +64,13 @@ class Recipe(Section):
         if list(milestones) != sorted(set(milestones)):
             raise invalid("must increase from one to the next")
         return milestones
+
+    @field_validator("speedups")
+    @classmethod
+    def _answers_can_be_stored(cls, speedups: tuple[Speedup, ...], info: ValidationInfo) -> tuple[Speedup, ...]:
+        if "stored_answers" in speedups and info.data.get("augmentation"):
+            raise invalid("stored_answers needs a recipe without augmentation: a teacher sees other images each epoch")
+        return tuple(sorted(set(speedups)))
 
     @field_validator("nesterov")
     @classmethod
@@ -52,6 +84,8 @@ class Pair(Section):
     """Teachers and the student that learns from them. Most methods look at the first teacher only.
 
     Attributes:
+        teacher: one, or several for the methods that learn from an ensemble.
+        student: the network that is measured.
         tasks: those of the suite's tasks that the pair is for; all, where it names none.
         recipe, teacher_recipe: the suite's, with the keys that the pair overrides; None where it overrides nothing.
     """

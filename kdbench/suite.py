@@ -68,17 +68,25 @@ class Suite(Section):
     Attributes:
         suite: `name@major.minor`; results of different majors are never put in one table.
         kdbench: the version of the suite language.
+        title: what leaderboards and reports are headed with.
+        question: what the verdict answers.
+        tasks: what is learnt.
+        pairs: who learns from whom.
         train_fractions: the parts of the training examples on which everything is run, stratified and, of a seed,
             nested. Teacher and student see the same part, for as many steps as of the whole.
         controls: methods that always run, whatever `--method` asks for; the baseline is always among them.
         add_controls: whether the controls that apply to the methods, by family, are run even where none lists them.
+        methods: what is compared; `--method` replaces them.
         seeds: each fixes the student's initial weights, the batch order, the augmentation and (`teachers:
-            per-seed`) the teacher.
+            per-seed`) the teacher. A number N stands for 0 to N-1.
+        teachers: whether each seed has a teacher of its own, or all have that of seed 0.
+        recipe: how students are trained.
         teacher_recipe: how teachers are trained: `recipe`, with the keys that the file overrides.
         validation_fraction: the part of the training examples kept apart, where the task brings no validation split.
         selection_epochs: among how many epochs, evenly spread, the secondary columns choose the best.
         equivalence_margin: the smallest effect of interest in the unit of the primary metric: one number, or one by
-            the metric's name where tasks have different ones; None: see `leaderboard`.
+            the metric's name where tasks have different ones; none: half a point of a share, and a hundredth of the
+            baseline's score of any other metric.
         departures: where the suite departs from the protocol; reports print them.
     """
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from kdbench.method import NO_TEACHER
 from kdbench.plan import Cohort, Plan, Trial
 from kdbench.planner import make_plan
 from kdbench.plugins import Origin, Plugin, Registry, discover
+from kdbench.recipe import Speedup
 from kdbench.suite_file import load_suite
 from kdbench.training.cohort import Trained, train
 from kdbench.training.observer import Observer
@@ -151,6 +152,20 @@ def test_alone_equals_together(lab: Callable[..., Lab]) -> None:
     for trial in together.trials:
         alone = dataclasses.replace(together, folder=together.folder / trial.method_name)
         assert outcome(alone.train([trial])[trial.method_name]) == outcome(in_company[trial.method_name])
+
+
+@pytest.mark.parametrize("speedup", get_args(Speedup))
+def test_speedups_keep_the_guarantees(lab: Callable[..., Lab], speedup: str) -> None:
+    changes = {"methods": "kd, fitnets", "epochs": "2", "recipe": f"  speedups: [{speedup}]"}
+    together = lab("together", **changes)
+    in_company = together.train(together.trials)
+    alone = dataclasses.replace(together, folder=together.folder / "alone")
+    (trial,) = (trial for trial in together.trials if trial.method_name == "kd")
+    assert outcome(alone.train([trial])["kd"]) == outcome(in_company["kd"])
+    killed = lab("killed", **changes)
+    with pytest.raises(Killed):
+        killed.train(killed.trials, KillAfter(1))
+    assert outcome(killed.train(killed.trials)["kd"]) == outcome(in_company["kd"])
 
 
 def test_the_methods_name_does_not_enter_the_seed(lab: Callable[..., Lab]) -> None:

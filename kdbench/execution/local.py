@@ -134,6 +134,7 @@ class _Executor:
             lambda trial: self._files(trial).checkpoint,
             self.device,
             self.observer,
+            lambda teacher: self._files(teacher).answers,
         )
 
     def _files(self, trial: Trial) -> TrialFiles:

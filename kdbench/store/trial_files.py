@@ -37,6 +37,11 @@ class TrialFiles:
         return self.folder / "checkpoint.safetensors"
 
     @property
+    def answers(self) -> Path:
+        """Where a teacher's answers to training examples lie, if a recipe stores them."""
+        return self.folder / "answers"
+
+    @property
     def _record(self) -> Path:
         return self.folder / "record.json"
 

@@ -58,14 +58,17 @@ def train(
     checkpoint: Callable[[Trial], Path],
     device: torch.device,
     observer: Observer,
+    answers: Callable[[Trial], Path] | None = None,
 ) -> Iterator[Trained]:
     """Trains all trials of `cohort`, resuming each from its checkpoint; yields each as it ends.
 
-    `teachers`: trained networks by fingerprint. A trial that raises or diverges leaves; the others go on.
+    `teachers`: trained networks by fingerprint; `answers`: the folder of a teacher's stored answers, by default
+    beside its checkpoint. A trial that raises or diverges leaves; the others go on.
     """
+    answers = answers or (lambda teacher: checkpoint(teacher).with_name("answers"))
     panel = TeacherPanel(cohort.trials, teachers, architectures, loaded.task)
     try:
-        yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer).run()
+        yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer, answers).run()
     finally:
         panel.close()
 
@@ -80,7 +83,9 @@ class _Loop:
         checkpoint: Callable[[Trial], Path],
         device: torch.device,
         observer: Observer,
+        answers: Callable[[Trial], Path],
     ) -> None:
+        self.answers = answers
         self.cohort, self.loaded, self.architectures, self.panel = cohort, loaded, architectures, panel
         self.checkpoint, self.device, self.observer = checkpoint, device, observer
         self.recipe, self.seed, self.stream = cohort.head.recipe, cohort.head.seed, cohort.head.stream
@@ -94,8 +99,10 @@ class _Loop:
             if failed:
                 yield from (replace(failed, trial=trial) for trial in self.cohort.trials)
                 return
+        if "stored_answers" in self.recipe.speedups:
+            self.panel.store_answers(self.loaded, self.device, self.answers)
         example = next(self._batches(epoch=0))
-        answers = self.panel(example, self.recipe.precision)
+        answers = self.panel(example)
         for trial in self.cohort.trials:
             failed = self._attempt(trial, self._admit, trial, example, answers)
             if failed:
@@ -138,8 +145,9 @@ class _Loop:
     def _admit(self, trial: Trial, example: Batch, answers: TeacherTaps) -> None:
         learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device)
         learner.begin(example, answers, self.panel.weights(trial), self.panel.tapped(trial))
-        learner.seconds = learner.teacher_seconds = self.relabelling_seconds
-        learner.shared_seconds = self.relabelling_seconds / len(self.cohort.trials)
+        before = self.relabelling_seconds + self.panel.stored_seconds(trial)
+        learner.seconds = learner.teacher_seconds = before
+        learner.shared_seconds = before / len(self.cohort.trials)
         load_checkpoint(learner, self.checkpoint(trial))
         self.learners.append(learner)
 
@@ -150,7 +158,7 @@ class _Loop:
         steps = self.recipe.epochs * len(order)
         examples, started = 0, time.perf_counter()
         for index, batch in enumerate(self._batches(epoch)):
-            answers = self.panel(batch, self.recipe.precision)
+            answers = self.panel(batch)
             self._book(active, time.perf_counter() - started)
             for learner in list(active):
                 step = epoch * len(order) + index
@@ -211,8 +219,13 @@ class _Loop:
                     return
                 inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
                 targets = batch.targets.to(self.device, non_blocking=True)
-                prepared = Batch(data.prepare(inputs), targets, batch.indices.to(self.device))
+                prepared = Batch(self._laid_out(data.prepare(inputs)), targets, batch.indices.to(self.device))
             yield prepared
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        """The prepared inputs as the recipe has them in memory."""
+        last = inputs.ndim == 4 and "channels_last" in self.recipe.speedups
+        return inputs.contiguous(memory_format=torch.channels_last) if last else inputs
 
     def _book(self, active: list[Learner], seconds: float) -> None:
         """Charges data to everyone and a teacher's pass to whoever learns from it: in full as what it would have cost

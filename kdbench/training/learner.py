@@ -49,7 +49,14 @@ class Learner:
 
     def _build(self, architecture: Architecture, index: int) -> nn.Module:
         with seeded(self.trial.seed, self.trial.stream, "weights", self.trial.student, index):
-            return architecture.build(self.loaded.data.spec).to(self.device)
+            network = architecture.build(self.loaded.data.spec).to(self.device)
+        return self._laid_out(network, torch.channels_last)
+
+    def _laid_out(self, network: nn.Module, memory_format: torch.memory_format) -> nn.Module:
+        """The network in that format, if its recipe asks for another than the usual one."""
+        if "channels_last" not in self.trial.recipe.speedups:
+            return network
+        return network.to(memory_format=memory_format)  # type: ignore[call-overload]
 
     def begin(
         self,
@@ -192,7 +199,7 @@ class Learner:
         for student in self.students:
             student.detach_hooks()
         for network in self.networks:
-            self.trial.method.deploy(network)
+            self.trial.method.deploy(self._laid_out(network, torch.contiguous_format))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training goes on from, by name, as a checkpoint holds it."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
-from kdbench.plan import Trial
+from kdbench.plan import LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch, Task
+from kdbench.training.folding import fold_batch_norms
+from kdbench.training.stored_answers import StoredAnswers, stored_answers
 from kdbench.training.taps import TappedNetwork
 
 
@@ -21,6 +26,7 @@ class TeacherPanel:
     Each teacher runs once, with the union of the taps that the trials ask of it, in eval mode and under
     `no_grad` (not `inference_mode`: the answers enter the students' losses). One that no trial watches, because it
     only lends weights or decodes targets, or is asked by the method itself, does not run: its answers are empty.
+    How it runs, the speed-ups of the trials' recipe say; what is changed for them is a copy of it.
     """
 
     def __init__(
@@ -30,36 +36,72 @@ class TeacherPanel:
         architectures: Mapping[str, Architecture],
         task: Task,
     ) -> None:
-        wanted: dict[str, set[str]] = {}
-        self._names: dict[str, str] = {}
+        recipe = trials[0].recipe
+        self._speedups = frozenset(recipe.speedups)
+        self._half = recipe.precision == "bf16" or "bf16_teacher" in self._speedups
+        self._wanted: dict[str, set[str]] = {}
+        self._trials: dict[str, Trial] = {}
         for trial in trials:
             for teacher in trial.teachers:
-                wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
-                self._names[teacher.fingerprint] = teacher.student
-        self._networks = {each: networks[each].eval().requires_grad_(False) for each in wanted}
+                self._wanted.setdefault(teacher.fingerprint, set()).update(trial.method.needs.teacher)
+                self._trials[teacher.fingerprint] = teacher
         self._shared = {teacher.fingerprint for trial in trials for teacher in trial.watched}
-        self._tapped: dict[str, TappedNetwork] = {}
-        for fingerprint, taps in wanted.items():
-            if taps:
-                network = self._networks[fingerprint]
-                offered = architectures[self._names[fingerprint]].taps(network)
-                self._tapped[fingerprint] = TappedNetwork(network, offered, sorted(taps), task)
-        self.seconds: dict[str, float] = dict.fromkeys(wanted, 0.0)
+        self._networks = {each: networks[each].eval().requires_grad_(False) for each in self._wanted}
+        self._tapped = {
+            each: self._tap(self._networks[each], architectures[self._trials[each].student], sorted(taps), task)
+            for each, taps in self._wanted.items()
+            if taps
+        }
+        self._stored: dict[str, StoredAnswers] = {}
+        self.seconds: dict[str, float] = dict.fromkeys(self._wanted, 0.0)
         self.passes = 0
 
-    def __call__(self, batch: Batch, precision: str = "fp32") -> dict[str, dict[str, Tensor]]:
-        """The taps of every teacher for a prepared batch; books the seconds of each pass."""
+    def _tap(self, network: nn.Module, architecture: Architecture, wanted: list[str], task: Task) -> TappedNetwork:
+        taps = architecture.taps(network)
+        if self._speedups & {"folded_teacher", "channels_last"}:
+            network = copy.deepcopy(network)
+        if "folded_teacher" in self._speedups:
+            fold_batch_norms(network, {tap.module for tap in taps.values()})
+        if "channels_last" in self._speedups:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return TappedNetwork(network, taps, wanted, task)
+
+    def store_answers(self, loaded: LoadedTask, device: torch.device, folder: Callable[[Trial], Path]) -> None:
+        """Has watched teachers answer from disk, where that is possible; `folder` says where a teacher's answers lie.
+
+        Raises:
+            StoreError: they cannot be written or read.
+        """
+        for fingerprint in sorted(self._shared):
+            identity = [fingerprint, sorted(self._speedups), self._half, device.type]
+            teacher = self._trials[fingerprint]
+            with span("teacher", teacher.student):
+                found = stored_answers(partial(self._ask, fingerprint), loaded, device, folder(teacher), identity)
+            if found is not None:
+                self._stored[fingerprint] = found
+
+    def __call__(self, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """The taps of every teacher for a prepared batch of training examples; books the seconds of each."""
         answers: dict[str, dict[str, Tensor]] = {fingerprint: {} for fingerprint in self._networks}
-        for fingerprint, tapped in self._tapped.items():
+        for fingerprint in self._tapped:
             if fingerprint not in self._shared:
                 continue
             started = time.perf_counter()
-            half = torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16")
-            with span("teacher", self._names[fingerprint]), torch.no_grad(), half:
-                answers[fingerprint] = tapped(batch).taps
+            with span("teacher", self._trials[fingerprint].student):
+                stored = self._stored.get(fingerprint)
+                answers[fingerprint] = stored(batch) if stored else self._ask(fingerprint, batch)
             self.seconds[fingerprint] = time.perf_counter() - started
-            self.passes += 1
         return answers
+
+    def _ask(self, fingerprint: str, batch: Batch) -> dict[str, Tensor]:
+        self.passes += 1
+        with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self._half):
+            return self._tapped[fingerprint](batch).taps
+
+    def stored_seconds(self, trial: Trial) -> float:
+        """What it took to store the answers of a trial's teachers, now or in an earlier run."""
+        stored = (self._stored.get(teacher.fingerprint) for teacher in trial.watched)
+        return sum(each.seconds for each in stored if each)
 
     def weights(self, trial: Trial) -> list[Mapping[str, Tensor]]:
         """The state dicts of a trial's teachers."""
