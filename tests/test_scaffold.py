@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.metadata import PathDistribution
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
+from venv import EnvBuilder
+from zipfile import Path as ZipPath
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
 from kdbench import Architecture, BadInput, Method, Task, __version__
+from kdbench.hookspecs import API_VERSION
 from kdbench.method import Family
 from kdbench.plugins import KINDS, Origin, Plugin, Registry
 from kdbench.scaffold.naming import Names
@@ -48,18 +56,50 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, Names], Mo
         del sys.modules[name]
 
 
-def ended(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """The standard output of a command that must succeed."""
+def ended(*command: str | Path, cwd: Path, python: Path | str = sys.executable) -> str:
+    """The standard output of a Python module's command that must succeed; who runs the tests sets nothing for it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KDBENCH_", "PIP_", "PYTHON"))}
     result = subprocess.run(
-        [sys.executable, "-m", *map(str, command)],
+        [python, "-m", *map(str, command)],
         cwd=cwd,
-        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "OMP_NUM_THREADS": "1", **environment},
+        env={**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def built(folder: Path, *sources: Path) -> list[Path]:
+    """The wheels of some packages, built below `folder` without the network."""
+    wheels = folder / "wheels"
+    ended("pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, *sources, cwd=folder)
+    return [next(wheels.glob(f"{source.name.replace('-', '_')}-*.whl")) for source in sources]
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The Python of a new virtual environment that has what kdbench depends on, but not kdbench itself."""
+    environment = tmp_path / "fresh"
+    EnvBuilder(symlinks=True).create(environment)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for installed in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for each in Path(installed).iterdir():
+            if "kdbench" not in each.name and each.name != "__pycache__":
+                (packages / each.name).symlink_to(each)
+    return environment / "bin" / "python"
+
+
+@pytest.fixture
+def kdbench_source(tmp_path: Path) -> Path:
+    """A copy of what kdbench is built from: a build leaves files beside its source."""
+    copy = tmp_path / "source" / "kdbench"
+    for name in ("kdbench", "plugins", "suites"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    return copy
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -132,7 +172,8 @@ def test_the_command_says_what_it_wrote_and_what_to_do_next(kdbench: Command, tm
         assert line in said.splitlines()
     assert (parent / "kdbench-my-method" / "src" / "kdbench_my_method" / "method.py").exists()
     readme = (parent / "kdbench-my-method" / "README.md").read_text(encoding="utf-8")
-    assert "kdbench run quickstart --method my_method\n" in readme
+    assert "kdbench check my_method\nkdbench run quickstart --method my_method\n" in readme
+    assert "plugins/README.md" in readme
     assert "@misc{my_method,\n" in readme
     assert "badge.svg" in readme
 
@@ -191,11 +232,31 @@ def test_its_files_say_what_they_must(kind: str, family: str, tmp_path: Path) ->
     assert project["dependencies"] == [f"kdbench{compatible_range(__version__)}"]
     assert project["entry-points"] == {"kdbench": {names.plugin: names.module}}
     assert "test" in project["optional-dependencies"]
-    workflow = YAML(typ="safe").load(folder / ".github" / "workflows" / "check.yml")
-    assert workflow["jobs"]["publish"]["permissions"] == {"id-token": "write"}
-    assert workflow["jobs"]["publish"]["needs"] == "check"
     if kind != "method":
         assert parse_suite((folder / "suite.yaml").read_text(encoding="utf-8")).name == names.plugin
+
+
+@every_start
+def test_its_workflow_checks_and_publishes(kind: str, family: str, tmp_path: Path) -> None:
+    names = Names.of(kind, f"sc-{family or kind}")
+    write_package(names, tmp_path, family)
+    github = tmp_path / names.distribution / ".github"
+    workflow = YAML(typ="safe").load(github / "workflows" / "check.yml")
+    check, publish = workflow["jobs"]["check"], workflow["jobs"]["publish"]
+    commands = [step.get("run") for step in check["steps"]]
+    assert {"pytest", "kdbench --strict plugins", "python -m build"} <= set(commands)
+    assert (f"kdbench check {names.plugin}" in commands) == (kind == "method")
+    # trusted publishing as PyPA's guide has it: a job of its own, the only one with a right to more than reading
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "permissions" not in check
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["needs"] == "check"
+    assert publish["if"] == "startsWith(github.ref, 'refs/tags/')"
+    assert publish["environment"] == {"name": "pypi", "url": f"https://pypi.org/p/{names.distribution}"}
+    actions = [step["uses"] for job in (check, publish) for step in job["steps"] if "uses" in step]
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in actions)
+    (updates,) = YAML(typ="safe").load(github / "dependabot.yml")["updates"]
+    assert updates["package-ecosystem"] == "github-actions"
 
 
 @pytest.mark.parametrize("family", STARTING_POINTS)
@@ -203,6 +264,7 @@ def test_the_method_keeps_the_contract(family: str, tmp_path: Path, load: Callab
     names = Names.of("method", f"sc-{family}")
     write_package(names, tmp_path, family)
     module = load(tmp_path, names)
+    assert module.kdbench_api == API_VERSION
     path, _, class_name = module.kdbench_methods()[names.plugin].partition(":")
     cls = getattr(import_module(path), class_name)
     assert issubclass(cls, Method)
@@ -221,6 +283,7 @@ def test_tasks_and_architectures_are_found_by_their_names(
     names = Names.of(kind, f"sc-{kind}")
     write_package(names, tmp_path)
     module = load(tmp_path, names)
+    assert module.kdbench_api == API_VERSION
     path, _, class_name = getattr(module, f"kdbench_{kind}s")()[names.plugin].partition(":")
     assert issubclass(getattr(import_module(path), class_name), base)
 
@@ -228,42 +291,61 @@ def test_tasks_and_architectures_are_found_by_their_names(
 # --- from nothing to a rank -----------------------------------------------------------------------------------------
 
 
-def test_it_installs_passes_its_tests_and_is_ranked(
-    kdbench: Command, tmp_path: Path, suite_text: Callable[..., str]
-) -> None:
-    """One package of each kind, as wheels installed beside kdbench: seen, tested, and ranked in one small run."""
-    packages = [tmp_path / f"kdbench-sc-new-{kind}" for kind in KINDS]
-    for kind in KINDS:
-        assert kdbench("new", kind, f"sc-new-{kind}", "--dir", str(tmp_path))[0] == 0
-    wheels, installed = tmp_path / "wheels", tmp_path / "installed"
-    ended("pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", wheels, *packages, cwd=tmp_path)
-    built = sorted(wheels.glob("*.whl"))
-    assert len(built) == len(packages)
-    ended("pip", "install", "-q", "--no-deps", "--no-index", "--target", installed, *built, cwd=tmp_path)
+@every_start
+def test_its_wheel_holds_what_is_published(kind: str, family: str, tmp_path: Path) -> None:
+    names = Names.of(kind, f"sc-{family or kind}")
+    write_package(names, tmp_path, family)
+    (wheel,) = built(tmp_path, tmp_path / names.distribution)
+    distribution = PathDistribution(ZipPath(wheel, f"{names.module}-0.1.0.dist-info/"))
+    assert {str(path) for path in distribution.files or () if ".dist-info" not in str(path)} == {
+        f"{names.module}/__init__.py",
+        f"{names.module}/{kind}.py",
+    }
+    (door,) = distribution.entry_points
+    assert (door.group, door.name, door.value) == ("kdbench", names.plugin, names.module)
+    requirements = [Requirement(line) for line in distribution.requires or ()]
+    assert [each.specifier for each in requirements if each.name == "kdbench"] == [
+        SpecifierSet(compatible_range(__version__))
+    ]
 
-    found = json.loads(ended("kdbench", "plugins", "--json", cwd=tmp_path, PYTHONPATH=str(installed)))
+
+def test_a_stranger_gets_from_nothing_to_a_rank(
+    fresh: Path, kdbench_source: Path, tmp_path: Path, suite_text: Callable[..., str]
+) -> None:
+    """With wheels alone: kdbench's is installed, a package of each kind is begun with it, tested, built, installed
+    beside it, found, checked, and ranked beside the built-ins in one small run."""
+
+    def run(*command: str | Path) -> str:
+        return ended(*command, cwd=tmp_path, python=fresh)
+
+    install = ("pip", "install", "-q", "--no-index")  # what a wheel requires must be there already
+    run(*install, *built(tmp_path, kdbench_source))
+    code = Path(run("inspect", "--details", "kdbench").partition("Origin: ")[2].partition("\n")[0])
+    assert code.is_relative_to(fresh.parents[1])
+    run("kdbench", "new", "method", "sc-new-method", "--family", "feature")
+    for kind in ("task", "architecture"):
+        run("kdbench", "new", kind, f"sc-new-{kind}")
+    packages = [tmp_path / f"kdbench-sc-new-{kind}" for kind in KINDS]
+    run(*install, *built(tmp_path, *packages))
+
+    found = json.loads(run("kdbench", "--strict", "plugins", "--json"))
     brought = {each["distribution"]: each for each in found["working"]}
     for kind in KINDS:
         assert brought[f"kdbench-sc-new-{kind}"][f"{kind}s"] == [f"sc_new_{kind}"]
-
-    tests = [package / "tests" for package in packages]
-    ended("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *tests, cwd=tmp_path, PYTHONPATH=str(installed))
+    run("pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *(package / "tests" for package in packages))
+    run("kdbench", "check", "sc_new_method")
 
     (tmp_path / "tiny.yaml").write_text(
         suite_text(
             tasks="'digits[train_examples=200]', sc_new_task",
             # the task's rows are no images, so it has a pair of its own; the other one is skipped on it
             student="'sc_new_architecture[width=0.5]'\n  - {teacher: conv1d, student: 'conv1d[width=0.25]'}",
+            epochs="1",
         ),
         encoding="utf-8",
     )
-    arguments = ("./tiny.yaml", "--method", "sc_new_method", "--seeds", "1", "--out", "results")
-    ended("kdbench", "run", *arguments, cwd=tmp_path, PYTHONPATH=str(installed))
-    boards = ended("kdbench", "leaderboard", "--json", "--out", "results", cwd=tmp_path, PYTHONPATH=str(installed))
-    ranked = {
-        board["task"]
-        for board in json.loads(boards)["boards"]
-        for row in board["rows"]
-        if row["method"] == "sc_new_method" and row["rank"]
-    }
-    assert ranked == {"digits[train_examples=200]", "sc_new_task"}
+    run("kdbench", "run", "./tiny.yaml", "--method", "kd", "--method", "sc_new_method")
+    boards = json.loads(run("kdbench", "leaderboard", "--json"))["boards"]
+    ranked = {(board["task"], row["method"]) for board in boards for row in board["rows"] if row["rank"]}
+    tasks, methods = ("digits[train_examples=200]", "sc_new_task"), ("scratch", "kd", "sc_new_method")
+    assert ranked == set(product(tasks, methods))

@@ -10,6 +10,7 @@ from typing import Any
 
 import kdbench
 from kdbench.errors import BadInput, UnknownName
+from kdbench.hookspecs import API_VERSION
 from kdbench.method import FAMILIES
 from kdbench.scaffold.naming import Names
 
@@ -66,6 +67,7 @@ def _render(names: Names, family: str) -> dict[Path, str]:
         "names": names,
         "family": family,
         "compatible": compatible_range(kdbench.__version__),
+        "api_version": API_VERSION,
         "year": date.today().year,
     }
     return {
@@ -87,4 +89,5 @@ def _layout(names: Names, family: str) -> dict[str, str]:
         "LICENSE": "package/LICENSE",
         ".gitignore": "package/gitignore",
         ".github/workflows/check.yml": "package/check.yml",
+        ".github/dependabot.yml": "package/dependabot.yml",
     }
