@@ -8,7 +8,7 @@ engine's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from kdbench.method import Method, Step
@@ -57,10 +57,6 @@ class Loop:
 
         nowhere = torch.full((len(inputs),), -1, device=inputs.device)
         return network(Batch(inputs, nowhere, nowhere))["logits"]
-
-    def with_auxiliary(self, auxiliary: nn.Module | None) -> Loop:
-        """The same step, with what `OwnLoop.build` returned."""
-        return replace(self, auxiliary=auxiliary)
 
 
 @dataclass(frozen=True)

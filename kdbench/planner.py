@@ -172,6 +172,8 @@ class Planner:
             reason = f"it learns from several teachers and the pair has one ({pair.teacher[0]})"
         elif wanted > len(pair.teacher):
             reason = f"it learns from {wanted} teachers and the pair has {len(pair.teacher)}"
+        elif needs.teacher_training == "none" and not self._recipes(pair)[1].epochs:
+            reason = "teachers are taken as they are built (teacher_recipe: epochs 0): none of them is untrained"
         else:
             trained = needs.teacher_training == "full"
             teachers = tuple(self._teacher(task, pair, index, seed, trained) for index in range(wanted))

@@ -19,7 +19,7 @@ class Recipe(Section):
     `milestones` and `warmup` are fractions of training, so that a recipe can be lengthened without rewriting it.
 
     Attributes:
-        epochs: passes over the training examples.
+        epochs: passes over the training examples; at least 1, but for teachers, which 0 takes as they are built.
         batch_size: examples in a step.
         optimizer: torch's SGD or AdamW.
         learning_rate: its highest value; the tuned track varies it for every method.
@@ -80,6 +80,12 @@ class Recipe(Section):
         return nesterov
 
 
+class TeacherRecipe(Recipe):
+    """How teachers are trained; with 0 epochs they are taken as they are built, with the weights they come with."""
+
+    epochs: Annotated[int, Ge(0)]
+
+
 class Pair(Section):
     """Teachers and the student that learns from them. Most methods look at the first teacher only.
 
@@ -94,7 +100,7 @@ class Pair(Section):
     student: PluginName
     tasks: Annotated[Listed[PluginName], BeforeValidator(read_names)] = ()
     recipe: Recipe | None = None
-    teacher_recipe: Recipe | None = None
+    teacher_recipe: TeacherRecipe | None = None
 
     def __str__(self) -> str:
         return f"{self.teacher[0]} -> {self.student}"

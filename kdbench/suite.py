@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from kdbench.errors import BadInput, SuiteError
-from kdbench.recipe import Pair, Recipe
+from kdbench.recipe import Pair, Recipe, TeacherRecipe
 from kdbench.spec import Spec
 from kdbench.suite_fields import Listed, PluginSpec, Section, canonical, invalid
 from kdbench.yaml_source import Source
@@ -103,7 +103,7 @@ class Suite(Section):
     seeds: Annotated[Listed[Annotated[int, Ge(0), Lt(2**32)]], MinLen(1), BeforeValidator(_read_seeds)] = (0, 1, 2)
     teachers: Literal["per-seed", "fixed"] = "per-seed"
     recipe: Recipe
-    teacher_recipe: Recipe
+    teacher_recipe: TeacherRecipe
     validation_fraction: Annotated[float, Gt(0), Lt(0.5)] = 0.1
     selection_epochs: Annotated[int, Ge(0)] = 10
     equivalence_margin: Annotated[float | dict[str, float] | None, PlainValidator(_read_margin)] = None

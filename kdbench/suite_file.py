@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdbench.errors import BadInput, SuiteError, UnknownName, suggestion
-from kdbench.recipe import Pair, Recipe
+from kdbench.recipe import Pair, Recipe, TeacherRecipe
 from kdbench.suite import LANGUAGE, Suite
 from kdbench.yaml_source import Key, Source, parse_yaml, read_yaml
 
-_SECTIONS: dict[str, type[BaseModel]] = {"recipe": Recipe, "teacher_recipe": Recipe, "pairs": Pair}
+_SECTIONS: dict[str, type[BaseModel]] = {"recipe": Recipe, "teacher_recipe": TeacherRecipe, "pairs": Pair}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -51,3 +55,21 @@ def test_tied_weights_are_listed_once() -> None:
     optimizer = build_optimizer(Recipe(epochs=1), [nn.Sequential(a, b)], None)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(parameters) == len({id(p) for p in parameters}) == 3
+
+
+def test_a_teacher_may_be_taken_as_it_comes(kdbench: Callable[..., Any], tiny_suite: Callable[..., Path]) -> None:
+    suite = tiny_suite(methods="kd, untrained_teacher", recipe="teacher_recipe: {epochs: 0}")
+    status, said, _ = kdbench("plan", str(suite))
+    assert status == 0
+    assert "none of them is untrained" in " ".join(said.split())
+    out = suite.parent / "out"
+    status, _, message = kdbench("run", str(suite), "--out", str(out))
+    assert status == 0, message
+    (record,) = [json.loads(path.read_bytes()) for path in (out / "teachers").glob("*/record.json")]
+    assert (record["status"], record["curves"]) == ("done", {})
+
+
+def test_a_student_must_be_trained(kdbench: Callable[..., Any], tiny_suite: Callable[..., Path]) -> None:
+    status, _, message = kdbench("plan", str(tiny_suite(epochs="0")))
+    assert status == 2
+    assert "recipe.epochs" in message

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdbench.errors import BadInput, SuiteError, UnknownName
-from kdbench.recipe import Pair, Recipe
+from kdbench.recipe import Pair, Recipe, TeacherRecipe
 from kdbench.spec import Spec
 from kdbench.suite import MAX_SEEDS, Suite
 from kdbench.suite_file import list_suites, load_suite, packaged_suites, parse_suite
@@ -96,7 +96,7 @@ def test_everything_a_file_can_say() -> None:
         "augmentation": ("crop[padding=4]", "flip"),
     }
     assert suite.recipe == Recipe.model_validate(recipe)
-    assert suite.teacher_recipe == Recipe.model_validate({**recipe, "epochs": 40})
+    assert suite.teacher_recipe == TeacherRecipe.model_validate({**recipe, "epochs": 40})
     assert (suite.validation_fraction, suite.equivalence_margin) == (0.2, 0.01)
     assert suite.departures == ("one seed less",)
     assert (suite.source, suite.path) == (FULL, None)
@@ -109,7 +109,8 @@ def test_the_least_a_file_must_say() -> None:
     assert suite.methods == ()
     assert (suite.seeds, suite.teachers) == ((0, 1, 2), "per-seed")
     assert suite.pairs[0].teacher == ("big",)
-    assert suite.teacher_recipe == suite.recipe == Recipe(epochs=1)
+    assert suite.recipe == Recipe(epochs=1)
+    assert suite.teacher_recipe == TeacherRecipe(epochs=1)
     assert (suite.validation_fraction, suite.equivalence_margin) == (0.1, None)
 
 
@@ -162,7 +163,7 @@ def test_a_suite_is_a_value() -> None:
             "s.yaml:28: recipe.augmentation[0]: cannot read 'crop[padding=4'; "
             "write NAME or NAME[key=value,...], e.g. kd[temperature=2]",
         ),
-        ("epochs: 40", "epochs: 0", "s.yaml:30: teacher_recipe.epochs: must be at least 1, not 0"),
+        ("epochs: 40", "epochs: -1", "s.yaml:30: teacher_recipe.epochs: must be at least 0, not -1"),
         ("epochs: 40", "epoch: 40", "s.yaml:30: teacher_recipe.epoch: unknown key; did you mean 'epochs'?"),
         (
             "teacher_recipe:",
@@ -456,7 +457,7 @@ def test_a_pair_may_have_tasks_and_recipes_of_its_own() -> None:
     assert own.recipe == Recipe(epochs=3, learning_rate=0.5)
     reordered = OWN_RECIPES.replace("digits", "'d[b=1,a=2]'")
     assert parse_suite(reordered, "s.yaml").pairs[1].serves("d[b=1,a=2]")
-    assert own.teacher_recipe == Recipe(epochs=3, learning_rate=0.1, batch_size=16)
+    assert own.teacher_recipe == TeacherRecipe(epochs=3, learning_rate=0.1, batch_size=16)
 
 
 @pytest.mark.parametrize(

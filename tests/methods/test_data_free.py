@@ -24,7 +24,7 @@ def loop(index, spec=None, student=None, teacher=None):
     asked = [lambda batch, own=own: {"logits": own(batch.inputs.flatten(1))} for own in (student, teacher)]
     step = Loop(asked[:1], asked[1:], None, None, None, spec, size=8, index=index)
     torch.manual_seed(2)
-    return step.with_auxiliary(DataFree(noise=5).build(step))
+    return replace(step, auxiliary=DataFree(noise=5).build(step))
 
 
 @pytest.mark.parametrize("index", [0, 1])
