@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,10 @@ def _source_file(module: str) -> Path | None:
 
 
 def _summary(definition: ast.ClassDef | None) -> str:
+    """The first sentence of its docstring, be it on one line or on several."""
     docstring = ast.get_docstring(definition) if definition else None
-    return docstring.splitlines()[0] if docstring else ""
+    paragraph = " ".join((docstring or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=\w[.:]) (?=[A-Z])", paragraph, maxsplit=1)[0]
 
 
 def _constants(definition: ast.ClassDef) -> dict[str, str]:

@@ -17,6 +17,7 @@ def test_an_entry_agrees_with_its_class(kind: Kind, entry: Entry) -> None:
     cls, presets = discover().plugins[kind][entry.name].load()
     fields = [field.name for field in dataclasses.fields(cls) if field.name not in presets]
     assert sorted(parameter.partition("=")[0] for parameter in entry.parameters) == sorted(fields)
-    assert entry.summary == (cls.__doc__ or "").strip().splitlines()[0]
+    assert " ".join((cls.__doc__ or "").split()).startswith(entry.summary)
+    assert entry.summary.endswith(".")
     if kind == "method":
         assert (entry.family, entry.paper) == (cls.family, cls.paper)

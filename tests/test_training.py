@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdbench import Method, Needs, Step
+from kdbench import Batch, Method, Needs, Step
 from kdbench.data import DataFolders
 from kdbench.method import NO_TEACHER
 from kdbench.plan import Cohort, Plan, Trial
@@ -22,6 +22,7 @@ from kdbench.recipe import Speedup
 from kdbench.suite_file import load_suite
 from kdbench.training.cohort import Trained, train
 from kdbench.training.observer import Observer
+from kdbench.training.teachers import TeacherPanel
 
 CPU = torch.device("cpu")
 ALL_METHODS = "kd, fitnets, attention_transfer, rkd, self_distillation, born_again, ensemble, noisy, watchful"
@@ -77,6 +78,8 @@ class Faulty(Method):
             return {"task": loss}
         if self.how == "raises":
             raise RuntimeError("the method gave up")
+        if self.how == "starves":
+            raise torch.OutOfMemoryError("the device is full")
         return {"task": loss * float("nan")}
 
 
@@ -230,6 +233,35 @@ def test_a_damaged_checkpoint_costs_only_time(lab: Callable[..., Lab], damage: C
         path.write_bytes(damage(path.read_bytes()))
     resumed = harmed.train(harmed.trials)
     assert outcome(resumed["kd"]) == outcome(unharmed.train(unharmed.trials)["kd"])
+
+
+def test_one_that_runs_out_of_memory_leaves_alone(lab: Callable[..., Lab]) -> None:
+    here = lab(methods="kd, 'faulty[how=starves]'")
+    ended = here.train(here.trials)
+    assert {name: trained.out_of_memory for name, trained in ended.items()} == {
+        "scratch": False,
+        "kd": False,
+        "faulty": True,
+    }
+
+
+def test_a_teacher_that_runs_out_of_memory_ends_the_company(
+    lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Batch] = []
+
+    def full(panel: TeacherPanel, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        asked.append(batch)
+        if len(asked) > 3:
+            raise torch.OutOfMemoryError("the device is full")
+        return answer(panel, batch)
+
+    answer = TeacherPanel.__call__
+    monkeypatch.setattr(TeacherPanel, "__call__", full)
+    here = lab(methods="kd")
+    ended = here.train(here.trials)
+    assert {trained.out_of_memory for trained in ended.values()} == {True}
+    assert len(ended) == 2
 
 
 @pytest.mark.parametrize(("how", "status"), [("raises", "failed"), ("diverges", "diverged")])

@@ -65,6 +65,7 @@ def _write(kind: Kind, name: str, parent: Path, family: str = "") -> None:
         f"cd {folder}",
         "pip install -e '.[test]'",
         "pytest",
+        *([f"kdbench check {names.plugin}"] if kind == "method" else []),
         f"kdbench run {run}",
     ]
     out.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -121,8 +121,27 @@ class _Executor:
         records = [self._store(_without_teacher(trial, failure), {}) for trial, failure in lacking.items()]
         able = tuple(trial for trial in cohort.trials if trial not in lacking)
         if able:
-            records += [self._store(trained, teachers) for trained in self._train(Cohort(able), teachers)]
+            records += [self._store(trained, teachers) for trained in self._train_in_parts(Cohort(able), teachers)]
         return records
+
+    def _train_in_parts(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
+        """The cohort, and again, in smaller ones, what ran out of memory in so much company; each goes on from its last
+        epoch, to the same end."""
+        starved = []
+        for trained in self._train(cohort, teachers):
+            if trained.out_of_memory and len(cohort.trials) > 1:
+                starved.append(trained.trial)
+            else:
+                yield trained
+        if not starved:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        middle = len(starved) // 2 if len(starved) == len(cohort.trials) else len(starved)
+        self.observer.note(f"out of memory: {len(starved)} of {len(cohort.trials)} trials are trained in less company")
+        for part in (starved[:middle], starved[middle:]):
+            if part:
+                yield from self._train_in_parts(Cohort(tuple(part)), teachers)
 
     def _train(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}

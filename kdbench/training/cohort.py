@@ -33,7 +33,7 @@ class Trained:
     `snapshots`: the weights after some earlier epochs, counted from 1.
 
     `started`: when this attempt began, seconds since 1970. `student` is the measured network, in eval mode; None unless
-    the status is "done".
+    the status is "done". `out_of_memory`: it failed because the device was full, which it may not be in less company.
     """
 
     trial: Trial
@@ -48,6 +48,7 @@ class Trained:
     snapshots: Mapping[int, Snapshot] = field(default_factory=dict)
     reason: str | None = None
     error: str | None = None
+    out_of_memory: bool = False
 
 
 def train(
@@ -158,7 +159,11 @@ class _Loop:
         steps = self.recipe.epochs * len(order)
         examples, started = 0, time.perf_counter()
         for index, batch in enumerate(self._batches(epoch)):
-            answers = self.panel(batch)
+            try:
+                answers = self.panel(batch)
+            except torch.OutOfMemoryError as error:  # of everyone's company; each may be tried in less
+                yield from (self._leave(learner.trial, error) for learner in active)
+                return
             self._book(active, time.perf_counter() - started)
             for learner in list(active):
                 step = epoch * len(order) + index
@@ -195,11 +200,14 @@ class _Loop:
         except StoreError:
             raise  # the disk is full or read-only: no fault of the trial's
         except Exception as error:
-            learner = next((each for each in self.learners if each.trial is trial), None)
-            if learner is not None:
-                self.learners.remove(learner)
-            return _ended_early(trial, learner, error)
+            return self._leave(trial, error)
         return None
+
+    def _leave(self, trial: Trial, error: Exception) -> Trained:
+        learner = next((each for each in self.learners if each.trial is trial), None)
+        if learner is not None:
+            self.learners.remove(learner)
+        return _ended_early(trial, learner, error)
 
     def _order(self, epoch: int) -> list[Tensor]:
         """The epoch's batches as positions; a single left-over example is dropped (BatchNorm cannot take it)."""
@@ -255,4 +263,5 @@ def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Tra
         shared_seconds=learner.shared_seconds if learner else 0.0,
         reason=str(error) if status else f"{type(error).__name__}: {error}",
         error=None if status else "".join(traceback.format_exception(error)),
+        out_of_memory=isinstance(error, torch.OutOfMemoryError),
     )
