@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,8 @@ def _class_definitions(plugin: Plugin) -> list[ast.ClassDef]:
 
 def _definitions(module: str, name: str) -> list[ast.ClassDef]:
     source = _source_file(module)
-    if source is None:
-        return []
-    try:
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError):  # a broken plugin is listed without its summary, and fails when asked for
+    tree = _parsed(source, source.stat().st_mtime_ns) if source else None
+    if tree is None:
         return []
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     homes = dict.fromkeys(classes, module)
@@ -77,6 +75,15 @@ def _definitions(module: str, name: str) -> list[ast.ClassDef]:
         return []
     bases = [ast.unparse(base) for base in classes[name].bases if ast.unparse(base) in homes]
     return [*(found for base in bases for found in _definitions(homes[base], base)), classes[name]]
+
+
+@cache
+def _parsed(source: Path, changed: int) -> ast.Module | None:
+    """A file's syntax tree, once for all plugins that live in it; `changed`: when it was written."""
+    try:
+        return ast.parse(source.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):  # a broken plugin is listed without its summary, and fails when asked for
+        return None
 
 
 def _source_file(module: str) -> Path | None:

@@ -333,7 +333,10 @@ def test_attention_maps_come_from_queries_and_keys(text: str, spec: DataSpec) ->
 
 @dataclasses.dataclass(frozen=True)
 class AttentionMaps(Method):
-    """Follows the teacher's attention: KL between rows of the maps (as in MiniLM, Wang et al. 2020)."""
+    """Follows the teacher's attention.
+
+    Wang et al. 2020, section 3.1: CE + mean over rows of KL(teacher || student), as in MiniLM.
+    """
 
     family: ClassVar[Family] = "relation"
     paper: ClassVar[str] = "Wang et al. 2020, arXiv:2002.10957"

@@ -29,6 +29,7 @@ class CC(Method):
     family: ClassVar[Family] = "relation"
     paper: ClassVar[str] = "Peng et al. 2019, arXiv:1904.01802"
     search_space: ClassVar = {"weight": Range(1.0, 1000.0, log=True), "gamma": Range(0.1, 3.0, log=True)}
+    batch_coupled: ClassVar[bool] = True
 
     gamma: Positive = 0.4
     order: Count = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class ClassMeanTeacher(KD):
     paper: ClassVar[str] = ""
     explains: ClassVar[tuple[Family, ...]] = ("response", "ensemble")
     without_dark_knowledge: ClassVar[bool] = True
+    batch_coupled: ClassVar[bool] = True
 
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1
@@ -37,9 +38,8 @@ class ClassMeanTeacher(KD):
         return ClassSums(example.teacher["logits"].shape[1])
 
     def teacher_logits(self, step: Step) -> Tensor:
-        assert step.auxiliary is not None
         answers = (full_precision(step.teacher["logits"]) / self.temperature).softmax(dim=1)
-        return self.temperature * step.auxiliary(answers, step.labels).log()
+        return self.temperature * cast(ClassSums, step.auxiliary)(answers, step.labels).log()
 
 
 class ClassSums(nn.Module):
@@ -53,7 +53,7 @@ class ClassSums(nn.Module):
 
     @torch.no_grad()
     def forward(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """Adds a batch, and returns the mean answer to each row's class, [N, classes]."""
-        members = one_hot(labels, len(self.sums)).to(self.sums.dtype)
-        self.sums += members.T @ probabilities.to(self.sums.dtype)  # no index_add: its order varies on CUDA
-        return self.sums[labels] / self.sums[labels].sum(dim=1, keepdim=True)
+        """Adds a batch (no index_add: its order varies on CUDA); the mean answer to each row's class, nowhere 0."""
+        self.sums += one_hot(labels, len(self.sums)).to(self.sums).T @ probabilities.to(self.sums)
+        means = self.sums[labels] / self.sums[labels].sum(dim=1, keepdim=True)
+        return means.clamp(min=torch.finfo(means.dtype).tiny)

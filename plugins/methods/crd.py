@@ -27,6 +27,7 @@ class CRD(Method):
     family: ClassVar[Family] = "feature"
     paper: ClassVar[str] = "Tian et al. 2020, arXiv:1910.10699"
     search_space: ClassVar = {"weight": Range(0.01, 10.0, log=True), "temperature": Range(0.03, 0.5, log=True)}
+    batch_coupled: ClassVar[bool] = True
 
     weight: Weight = 0.8
     negatives: Count = 16384

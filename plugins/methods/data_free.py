@@ -29,6 +29,9 @@ class DataFree(OwnLoop):
     family: ClassVar[Family] = "response"
     paper: ClassVar[str] = "Fang et al. 2019, arXiv:1912.11006"
     search_space: ClassVar = {"student_steps": Range(1, 10)}
+    expected_failed_checks: ClassVar = {
+        "batch_of_one": "it makes its batches up, and none is smaller than the recipe's"
+    }
 
     student_steps: Count = 5
     noise: Count = 256

@@ -31,6 +31,8 @@ class DIST(Method):
         "inter_weight": Range(0.1, 10.0, log=True),
         "intra_weight": Range(0.1, 10.0, log=True),
     }
+    batch_coupled: ClassVar[bool] = True
+    expected_failed_checks: ClassVar = {"temperature_scaling": "the authors' T^2, on what softening does not shrink"}
 
     temperature: Positive = 4.0
     inter_weight: Weight = 2.0

@@ -17,9 +17,9 @@ from kdbench import Family, Fraction, Method, Needs
 class MagnitudePruning(Method):
     """Prunes the teacher to the student's size, and trains on what is left of it.
 
-    Han et al. 2015, global and unstructured: the weights that are smallest in absolute value over all layers are set to
-    0 and stay there; biases and norms are kept. Trained after that for the student's epochs at the teacher's learning
-    rate, from its start again (learning rate rewinding: Renda et al. 2020, arXiv:2003.02389).
+    Han et al. 2015, section 3, global and unstructured: the weights that are smallest in absolute value over all layers
+    are set to 0 and stay there; biases and norms are kept. Trained after that for the student's epochs at the teacher's
+    learning rate, from its start again (learning rate rewinding: Renda et al. 2020, arXiv:2003.02389).
     `sparsity`: the part of the weights that is taken; None: so much that what is left is as many as the student has.
     Zeros cost dense hardware as much as other numbers: MACs and latency stay the teacher's, "nonzero_parameters" falls.
     """

@@ -28,6 +28,7 @@ class PKT(Method):
     family: ClassVar[Family] = "relation"
     paper: ClassVar[str] = "Passalis & Tefas 2018, arXiv:1803.10837"
     search_space: ClassVar = {"weight": Range(100.0, 100000.0, log=True)}
+    batch_coupled: ClassVar[bool] = True
 
     weight: Weight = 30000.0
 

@@ -29,6 +29,7 @@ class RKD(Method):
         "distance_weight": Range(0.1, 100.0, log=True),
         "angle_weight": Range(0.1, 200.0, log=True),
     }
+    batch_coupled: ClassVar[bool] = True
 
     distance_weight: Weight = 25.0
     angle_weight: Weight = 50.0

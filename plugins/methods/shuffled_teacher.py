@@ -28,6 +28,7 @@ class ShuffledTeacher(KD):
     paper: ClassVar[str] = ""
     explains: ClassVar[tuple[Family, ...]] = ("response", "ensemble")
     without_dark_knowledge: ClassVar[bool] = True
+    batch_coupled: ClassVar[bool] = True
 
     temperature: Positive = 4.0
     hard_weight: Weight = 0.1

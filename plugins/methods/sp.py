@@ -26,6 +26,7 @@ class SP(Method):
     family: ClassVar[Family] = "relation"
     paper: ClassVar[str] = "Tung & Mori 2019, arXiv:1907.09682"
     search_space: ClassVar = {"weight": Range(1.0, 10000.0, log=True)}
+    batch_coupled: ClassVar[bool] = True
 
     student_stage: str = "stage3"
     teacher_stage: str = "stage3"

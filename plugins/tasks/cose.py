@@ -23,7 +23,6 @@ from kdbench import (
     Task,
     TensorSplit,
 )
-from kdbench.metrics import classification_metrics
 
 from ._byte_pairs import END, PADDING, SMALLEST, START, learnt_byte_pairs, text_of, tokens_of
 from ._subset import nested_subset
@@ -141,7 +140,7 @@ class CosE(Task):
         return {"logits": output[:, letters, 0], "targets": right}
 
     def metrics(self, spec: DataSpec) -> tuple[Metric, ...]:
-        return classification_metrics(len(_LETTERS))
+        return super().metrics(DataSpec(spec.input_shape, len(_LETTERS), spec.modality))
 
     def samples(self, network: nn.Module, data: Data, device: torch.device) -> tuple[str, ...]:
         """The first test questions with a person's reason, and the network's own, right or wrong."""
