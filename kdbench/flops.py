@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 Shape = Sequence[int]
 
@@ -29,11 +30,9 @@ def count_flops(step: Callable[[], object]) -> int:
 
     Attention's backward pass counts the recomputation of the scores, which fused kernels do.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_DISPATCHED)
-    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    with _plain_attention(), counter:
+    with _plain_attention(), _Counter() as counter:
         step()
-    return counter.get_total_flops()
+    return counter.flops
 
 
 def traced_macs(network: nn.Module, inputs: Tensor) -> int:
@@ -51,16 +50,29 @@ def traced_macs(network: nn.Module, inputs: Tensor) -> int:
         return int(analysis.total())
 
 
-class _NoModules:
-    """In place of torch's tracker of modules, whose hooks fail under `torch.autograd.grad`: all counts are global."""
+class _Counter(TorchDispatchMode):
+    """Adds up what torch's own formulas say of each operation that is dispatched.
 
-    parents = frozenset({"Global"})
+    Not `FlopCounterMode`, which tells modules apart by hooks that fail under `torch.autograd.grad`.
+    """
 
-    def __enter__(self) -> None:
-        pass
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
 
-    def __exit__(self, *exception: object) -> None:
-        pass
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False leaves the method below as it is: else torch imports its compiler, seconds, to keep it from this."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        count = _FORMULAS.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=output)
+        return output
 
 
 @contextmanager
@@ -111,6 +123,7 @@ _DISPATCHED = {
     _aten._cudnn_rnn: _cudnn_rnn,
     _aten._cudnn_rnn_backward: _twice(_cudnn_rnn),
 }
+_FORMULAS = {**flop_registry, **{operation: shape_wrapper(formula) for operation, formula in _DISPATCHED.items()}}
 
 
 # What fvcore reads off the graph, as `torch._C.Value`s: multiply-accumulates.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.benchmark.utils.timer import timer  # reads the clock once the accelerator is idle
 
 from kdbench.measuring.cost import deployed_cost
@@ -30,18 +30,27 @@ def step_seconds(
     """
     private = copy.deepcopy(network).to(device).train(backward)
     inputs = example_inputs(spec, batch_size, device)
-    optimiser = torch.optim.SGD(private.parameters(), lr=1e-3, momentum=0.9) if backward else None
+    momenta = [torch.zeros_like(parameter) for parameter in private.parameters()]
 
     def step() -> None:
         output = private(inputs)
-        if optimiser is not None:
-            optimiser.zero_grad()
+        if backward:
             output.logsumexp(dim=1).mean().backward()
-            optimiser.step()
+            _descend(private, momenta)
 
     with seeded(0, "estimate"), torch.set_grad_enabled(backward):
         step()
         return statistics.median(_timed(step) for _ in range(TIMED_STEPS))
+
+
+@torch.no_grad()
+def _descend(network: nn.Module, momenta: Sequence[Tensor]) -> None:
+    """SGD by hand: torch's optimisers import its compiler first, which takes longer than a plan may."""
+    for parameter, momentum in zip(network.parameters(), momenta, strict=True):
+        if parameter.grad is not None:
+            momentum.mul_(0.9).add_(parameter.grad)
+            parameter.sub_(momentum, alpha=1e-3)
+            parameter.grad = None
 
 
 def _timed(step: Callable[[], None]) -> float:
