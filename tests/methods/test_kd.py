@@ -10,7 +10,7 @@ import torch
 
 from kdbench import BadInput
 from kdbench.hyperparameters import construct
-from kdbench.testing import check_method, example_step
+from kdbench.testing import example_step, run_checks
 from kdbench_plugins.methods.kd import KD
 
 
@@ -109,8 +109,9 @@ def test_where_every_row_is_masked_the_soft_loss_is_zero_and_so_is_its_gradient(
     assert step.student["logits"].grad.abs().max() == 0
 
 
-def test_a_masked_class_keeps_the_contract():
-    check_method(KD(masked_class=0))
+def test_a_masked_class_keeps_the_contract_but_couples_the_rows_that_it_leaves():
+    outcomes = run_checks(KD(masked_class=0))
+    assert {outcome.check.name for outcome in outcomes if outcome.status == "failed"} == {"batch_coupling"}
     assert construct(KD, {"masked_class": "0"}, where="kd") == KD(masked_class=0)
     with pytest.raises(BadInput, match="masked_class"):
         construct(KD, {"masked_class": -1}, where="kd")
