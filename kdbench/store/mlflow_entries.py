@@ -144,7 +144,9 @@ def _method_entry(
             "family": run.family,
             "mlflow.runColor": colour,
             **{mlflow_name(key): _cut(value, TAG_LIMIT) for key, value in run.tags.items()},
-            "mlflow.note.content": _cut(" · ".join(f"{key} **{value}**" for key, value in run.tags.items()), TAG_LIMIT),
+            "mlflow.note.content": _cut(
+                " · ".join(f"{in_markdown(key)} **{in_markdown(value)}**" for key, value in run.tags.items()), TAG_LIMIT
+            ),
         },
         params=_params(params, run.params),
         points=tuple(Point(mlflow_name(key), float(value), end) for key, value in run.metrics.items()),
@@ -171,7 +173,8 @@ def _trial_entry(
     if record.reason:
         tags["reason"] = _cut(record.reason, TAG_LIMIT)
     if record.error:
-        tags["mlflow.note.content"] = f"```\n{_tail(record.error, TAG_LIMIT - 10)}\n```"
+        error = _tail(record.error.replace("```", "'''"), TAG_LIMIT - 10)
+        tags["mlflow.note.content"] = f"```\n{error}\n```"
     params = {"task": record.task, "pair": record.pair, "method": record.method, "seed": seed}
     return Entry(
         key=f"trial|{record.fingerprint}",
@@ -202,7 +205,7 @@ def _report_entry(
     tags = {**common, "suite_digest": manifest.suite_digest}
     page = files.get("leaderboard.md")
     if page is not None:
-        tags["mlflow.note.content"] = _whole_lines(page.decode(), TAG_LIMIT)
+        tags["mlflow.note.content"] = _whole_lines(page.decode().replace("<", "&lt;"), TAG_LIMIT)
     if table is not None:
         files[TABLE_FILE] = _table_json(table).encode()
         # What makes the UI draw the JSON file as a table.
@@ -270,6 +273,11 @@ def _colours(method_runs: Iterable[MethodRun]) -> dict[str, str]:
 def mlflow_name(text: str) -> str:
     """MLflow names hold letters, digits, `_ - . / : space` and are no odd paths."""
     return re.sub(r"/+", "/", re.sub(r"[^A-Za-z0-9_\-. :/]", "_", text)).strip("/. ")[:NAME_LIMIT] or "_"
+
+
+def in_markdown(text: str) -> str:
+    """The text as Markdown shows it letter by letter: no markup, no links, no HTML."""
+    return re.sub(r"([\\`*_\[\]~|])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def _cut(text: str, limit: int) -> str:

@@ -11,8 +11,9 @@ from time import time_ns
 from typing import TYPE_CHECKING, TypeVar
 
 from kdbench.measuring.record import Record
+from kdbench.store.mlflow_bulk import AT_ONCE, NewRun, database_of, insert, new_id
 from kdbench.store.mlflow_client import artifact_root, connected, default_tracking_uri
-from kdbench.store.mlflow_entries import Entry, MethodRun, Point, entries, milliseconds
+from kdbench.store.mlflow_entries import Entry, MethodRun, Point, entries, in_markdown, milliseconds
 from kdbench.store.mlflow_layout import VIEW_LIMIT, View, run_path, saved_views, view_key
 from kdbench.store.run_folder import Manifest, check_name
 
@@ -70,6 +71,7 @@ def sync(
         writer = _Writer(client, experiment_id, run_name)
         for entry in wanted:
             writer.write(entry)
+        writer.insert_new()
         writer.delete_others()
         page = next((f"/artifacts/{name}" for name in ("report.html", "leaderboard.md") if name in artifacts), "")
         report_path = run_path(experiment_id, writer.ids["report"], page)
@@ -108,6 +110,8 @@ class _Writer:
         self.client, self.experiment_id, self.run_name = client, experiment_id, run_name
         self.ids: dict[str, str] = {}
         self.created = self.updated = self.unchanged = self.deleted = 0
+        self._database = database_of(client)
+        self._new: list[NewRun] = []
         self._standing: dict[str, Run] = {}
         self._surplus: list[Run] = []
         for run in self._search():
@@ -132,6 +136,12 @@ class _Writer:
             self.updated += run is not None
             self.created += run is None
             self._create(entry)
+
+    def insert_new(self) -> None:
+        """Writes the runs that wait to be written together."""
+        if self._database is not None and self._new:
+            insert(self._database, self.experiment_id, self._new)
+        self._new = []
 
     def delete_others(self) -> None:
         """Deletes what this kdbench run no longer consists of."""
@@ -161,8 +171,14 @@ class _Writer:
             self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
 
     def _create(self, entry: Entry) -> None:
-        # The tags come with the creation: by them, a run that is cut short here is found again.
         tags = self._tags(entry)
+        if self._database is not None and not entry.artifacts:
+            self._new.append(NewRun(new_id(), entry, {**tags, _SYNCED: entry.digest}))
+            self.ids[entry.key] = self._new[-1].run_id
+            if len(self._new) == AT_ONCE:
+                self.insert_new()
+            return
+        # The tags come with the creation: by them, a run that is cut short here is found again.
         run = self.client.create_run(self.experiment_id, start_time=entry.start, tags=tags, run_name=entry.name)
         self._fill(run.info.run_id, entry, {}, entry.points, entry.params)
 
@@ -234,7 +250,8 @@ def _describe(
 ) -> None:
     """Writes the experiment's tags, last of all: a saved view never shows runs that are not there yet."""
     links = [*((view.title, view.path(experiment_id)) for view in views[:3]), ("Report", report_path)]
-    heading = " ".join(part for part in (f"**{manifest.title or manifest.suite}**", manifest.question) if part)
+    title, question = in_markdown(manifest.title or manifest.suite), in_markdown(manifest.question)
+    heading = f"**{title}** {question}".rstrip()
     note = (
         f"{heading} — "
         + " · ".join(f"[{title}]({path.removeprefix('/')})" for title, path in links)

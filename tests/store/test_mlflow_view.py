@@ -21,6 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from kdbench.errors import BadInput, StoreError
+from kdbench.store import mlflow_view
 from kdbench.store.mlflow_client import artifact_root, connected, default_tracking_uri, masked
 from kdbench.store.mlflow_layout import VIEW_LIMIT, VIEW_TAG, saved_views
 from kdbench.store.mlflow_view import SyncResult, find_view, sync
@@ -319,7 +320,7 @@ def undisturbed(story: Any, fresh_database: bytes, tmp_path_factory: pytest.Temp
 def test_a_sync_cut_short_is_made_whole_by_the_next(
     uri: str, story: Any, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, method: str, successes: int
 ) -> None:
-    """As if killed just before one of MLflow's calls."""
+    """As if killed just before one of the calls that a server is asked by."""
     original, calls = getattr(MlflowClient, method), 0
 
     def cut(self: MlflowClient, *arguments: Any, **keywords: Any) -> Any:
@@ -330,12 +331,65 @@ def test_a_sync_cut_short_is_made_whole_by_the_next(
         return original(self, *arguments, **keywords)
 
     with monkeypatch.context() as patch:
+        patch.setattr(mlflow_view, "database_of", lambda client: None)
         patch.setattr(MlflowClient, method, cut)
         with pytest.raises(KeyboardInterrupt):
             sync(uri, *story.arguments())
 
     assert snapshot(uri, sync(uri, *story.arguments())) == undisturbed
     assert counts(sync(uri, *story.arguments())) == (0, 0, 10, 0)
+
+
+@pytest.mark.parametrize("successes", [0, 1, 3])
+def test_runs_written_together_are_there_whole_or_not_at_all(
+    uri: str, story: Any, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, successes: int
+) -> None:
+    """As if killed while rows are written, two runs at a time."""
+    calls = 0
+
+    def cut(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal calls
+        calls += statement.startswith("INSERT INTO latest_metrics")
+        if calls > successes:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow_view, "AT_ONCE", 2)
+    event.listen(Engine, "before_cursor_execute", cut)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sync(uri, *story.arguments())
+    finally:
+        event.remove(Engine, "before_cursor_execute", cut)
+    with connected(uri) as client:
+        (experiment,) = (each for each in client.search_experiments() if each.name != "Default")
+        assert len(client.search_runs([experiment.experiment_id])) == 2 * successes
+    assert snapshot(uri, sync(uri, *story.arguments())) == undisturbed
+
+
+def test_a_database_and_a_server_come_to_hold_the_same(
+    story: Any, fresh_database: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are written together are those that MLflow's own calls write, to the last column that is read."""
+    seen = []
+    for name, way in (("database", mlflow_view.database_of), ("server", lambda client: None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.db").write_bytes(fresh_database)
+        monkeypatch.setattr(mlflow_view, "database_of", way)
+        seen.append(everything(default_tracking_uri(tmp_path / name), story))
+    assert seen[0] == seen[1]
+
+
+def everything(uri: str, story: Any) -> dict[str, Any]:
+    result = sync(uri, *story.arguments())
+    found = {}
+    for name, run in by_name(uri, result).items():
+        info = {key: value for key, value in dict(run.info).items() if key not in ("run_id", "run_uuid")}
+        info["artifact_uri"] = info["artifact_uri"].replace(run.info.run_id, "ID").rpartition("mlartifacts")[2]
+        with connected(uri) as client:
+            curves = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+        points = {key: [(each.value, each.timestamp, each.step) for each in curve] for key, curve in curves.items()}
+        found[name] = info, repr(points)
+    return {"runs": found, "seen": snapshot(uri, result)}
 
 
 def test_an_update_cut_short_is_made_whole_by_the_next(
