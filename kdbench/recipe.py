@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator
 from kdbench.spec import Spec
 from kdbench.suite_fields import Listed, PluginName, Section, canonical, invalid, read_names
 
-Speedup = Literal["channels_last", "fused_optimizer", "folded_teacher", "bf16_teacher", "stored_answers"]
+Speedup = Literal["channels_last", "bf16_teacher", "stored_answers"]
 
 
 class Recipe(Section):
@@ -35,8 +35,7 @@ class Recipe(Section):
         precision: `bf16` runs the networks forward under torch's autocast; weights and losses stay float32.
         augmentation: random changes of the images of a batch, in this order: `crop[padding=4]`, `flip`.
         speedups: what makes training faster and changes numbers a little, so that it is part of a trial's identity:
-            `channels_last` lays images out by position; `fused_optimizer` takes torch's fused one; `folded_teacher`
-            folds the teacher's batch norms into its convolutions; `bf16_teacher` asks it under autocast;
+            `channels_last` lays images out by position; `bf16_teacher` asks the teacher under torch's autocast;
             `stored_answers` asks it once for each example, not at each epoch, which takes a recipe without
             augmentation.
     """

@@ -101,7 +101,7 @@ class _Loop:
                 yield from (replace(failed, trial=trial) for trial in self.cohort.trials)
                 return
         if "stored_answers" in self.recipe.speedups:
-            self.panel.store_answers(self.loaded, self.device, self.answers)
+            self.panel.store_answers(self.loaded, self.device, self.answers, self.observer.note)
         example = next(self._batches(epoch=0))
         answers = self.panel(example)
         for trial in self.cohort.trials:
@@ -149,7 +149,7 @@ class _Loop:
         before = self.relabelling_seconds + self.panel.stored_seconds(trial)
         learner.seconds = learner.teacher_seconds = before
         learner.shared_seconds = before / len(self.cohort.trials)
-        load_checkpoint(learner, self.checkpoint(trial))
+        load_checkpoint(learner, self.checkpoint(trial), self.observer.note)
         self.learners.append(learner)
 
     def _epoch(self, epoch: int, active: list[Learner]) -> Iterator[Trained]:

@@ -30,11 +30,10 @@ def build_optimizer(
         {"params": _unique(plain), "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    fused = True if "fused_optimizer" in recipe.speedups else None
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=fused)
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kdbench.errors import StoreError
-from kdbench.files import write_atomic
+from kdbench.files import sha256_of, stated_sums, write_atomic, write_sums
 from kdbench.plan import LoadedTask
 from kdbench.provenance import digest
 from kdbench.task import Batch
@@ -43,13 +43,18 @@ class StoredAnswers:
 
 
 def stored_answers(
-    ask: Answer, loaded: LoadedTask, device: torch.device, folder: Path, identity: object
+    ask: Answer,
+    loaded: LoadedTask,
+    device: torch.device,
+    folder: Path,
+    identity: object,
+    say: Callable[[str], None] = lambda said: None,
 ) -> StoredAnswers | None:
     """The answers of a teacher to every training example, computed in order if `folder` does not hold them yet; what
     they come to depends on teacher and data alone, never on who asks.
 
     None where they cannot be stored: where a tap has another number of rows than examples, or they exceed `BUDGET`.
-    `identity`: what they depend on besides the data.
+    `identity`: what they depend on besides the data; `say`: is told of damaged ones, which are computed again.
 
     Raises:
         StoreError: they cannot be written.
@@ -63,14 +68,22 @@ def stored_answers(
     if 4 * numbers * len(train) > BUDGET:
         return None
     place = folder / digest([identity, train.digest(), sorted(example)])[:32]
-    if not (place / "seconds.json").exists():
-        _compute(ask, loaded, device, place, example)
-    try:
-        arrays = {tap: np.load(place / f"{tap}.npy", mmap_mode="r", allow_pickle=False) for tap in example}
-        seconds = float(json.loads((place / "seconds.json").read_bytes()))
-    except (OSError, EOFError, ValueError) as error:
-        raise StoreError(f"the answers in {place} are damaged", hint="delete that folder and run again") from error
-    return StoredAnswers(arrays, seconds)
+    if (place / "seconds.json").exists():
+        try:
+            return _opened(place, example)
+        except (OSError, EOFError, ValueError) as error:
+            say(f"the answers in {place} are damaged: {error}; they are computed again")
+    _compute(ask, loaded, device, place, example)
+    return _opened(place, example)
+
+
+def _opened(place: Path, taps: Iterable[str]) -> StoredAnswers:
+    """What `_compute` wrote; ValueError where it is anything else."""
+    for name, sha256 in stated_sums(place).items():
+        if sha256_of(place / name) != sha256:
+            raise ValueError(f"the SHA-256 of {name} is another")
+    arrays = {tap: np.load(place / f"{tap}.npy", mmap_mode="r", allow_pickle=False) for tap in taps}
+    return StoredAnswers(arrays, float(json.loads((place / "seconds.json").read_bytes())))
 
 
 def _compute(ask: Answer, loaded: LoadedTask, device: torch.device, place: Path, example: Mapping[str, Tensor]) -> None:
@@ -90,7 +103,10 @@ def _compute(ask: Answer, loaded: LoadedTask, device: torch.device, place: Path,
     except OSError as error:
         hint = "free some space, or leave stored_answers out of the recipe's speedups"
         raise StoreError(f"cannot write {place}: {error.strerror or error}", hint=hint) from error
-    write_atomic(place / "seconds.json", json.dumps(time.perf_counter() - started))
+    seconds = json.dumps(time.perf_counter() - started).encode()
+    sums = {f"{tap}.npy": sha256_of(place / f"{tap}.npy") for tap in example}
+    write_sums(place, {**sums, "seconds.json": sha256_of(seconds)})
+    write_atomic(place / "seconds.json", seconds)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from kdbench.architecture import Architecture
 from kdbench.plan import LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch, Task
-from kdbench.training.folding import fold_batch_norms
 from kdbench.training.stored_answers import StoredAnswers, stored_answers
 from kdbench.training.taps import TappedNetwork
 
@@ -58,16 +57,15 @@ class TeacherPanel:
 
     def _tap(self, network: nn.Module, architecture: Architecture, wanted: list[str], task: Task) -> TappedNetwork:
         taps = architecture.taps(network)
-        if self._speedups & {"folded_teacher", "channels_last"}:
-            network = copy.deepcopy(network)
-        if "folded_teacher" in self._speedups:
-            fold_batch_norms(network, {tap.module for tap in taps.values()})
         if "channels_last" in self._speedups:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return TappedNetwork(network, taps, wanted, task)
 
-    def store_answers(self, loaded: LoadedTask, device: torch.device, folder: Callable[[Trial], Path]) -> None:
-        """Has watched teachers answer from disk, where that is possible; `folder` says where a teacher's answers lie.
+    def store_answers(
+        self, loaded: LoadedTask, device: torch.device, folder: Callable[[Trial], Path], say: Callable[[str], None]
+    ) -> None:
+        """Has watched teachers answer from disk, where that is possible; `folder` says where a teacher's answers lie,
+        and `say` is told of those that were damaged.
 
         Raises:
             StoreError: they cannot be written or read.
@@ -76,7 +74,8 @@ class TeacherPanel:
             identity = [fingerprint, sorted(self._speedups), self._half, device.type]
             teacher = self._trials[fingerprint]
             with span("teacher", teacher.student):
-                found = stored_answers(partial(self._ask, fingerprint), loaded, device, folder(teacher), identity)
+                ask = partial(self._ask, fingerprint)
+                found = stored_answers(ask, loaded, device, folder(teacher), identity, say)
             if found is not None:
                 self._stored[fingerprint] = found
 
