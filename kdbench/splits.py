@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -127,19 +129,52 @@ def stratified_holdout(targets: Tensor, fraction: float, seed: int) -> tuple[Ten
     Raises:
         BadInput: `fraction` leaves one of the two sides empty.
     """
-    from sklearn.model_selection import train_test_split
-
     examples = len(targets)
     held = round(fraction * examples)
     if not 0 < held < examples:
         raise BadInput(f"cannot hold out a fraction of {fraction:g} of {examples} examples")
-    kept_positions, held_positions = train_test_split(
-        np.arange(examples),
-        test_size=held,
-        random_state=seed,
-        stratify=targets.cpu().numpy() if _can_stratify(targets, held) else None,
-    )
-    return torch.from_numpy(np.sort(kept_positions)), torch.from_numpy(np.sort(held_positions))
+    random = np.random.RandomState(seed)
+    if _can_stratify(targets, held):
+        held_out = _stratified(targets.cpu().numpy(), held, random)
+    else:
+        held_out = random.permutation(examples)[:held]
+    kept = np.setdiff1d(np.arange(examples), held_out)
+    return torch.from_numpy(kept), torch.from_numpy(np.sort(held_out))
+
+
+def _stratified(labels: NDArray[np.integer[Any]], held: int, random: np.random.RandomState) -> NDArray[np.intp]:
+    """The positions that scikit-learn's train_test_split(stratify=labels) would hold out, which a test compares with.
+
+    To import it takes as long as torch: a plan would wait for it, in every suite that has no validation split.
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    kept = _shares(counts, len(labels) - held, random)
+    taken = _shares(counts - kept, held, random)
+    found = []
+    for members, first, more in zip(_members(classes), kept, taken, strict=True):
+        found.append(members[random.permutation(len(members))][first : first + more])
+    return np.concatenate(found)
+
+
+def _members(classes: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The positions of each class, in order."""
+    return np.split(np.argsort(classes, kind="mergesort"), np.cumsum(np.bincount(classes))[:-1])
+
+
+def _shares(counts: NDArray[np.integer[Any]], draws: int, random: np.random.RandomState) -> NDArray[np.intp]:
+    """How many of each class are drawn, `draws` in all: in proportion, the largest remainders rounded up, ties at
+    random."""
+    exact = counts / counts.sum() * draws
+    shares = np.floor(exact)
+    missing, remainders = int(draws - shares.sum()), exact - shares
+    for remainder in np.unique(remainders)[::-1]:
+        if not missing:
+            break
+        (tied,) = np.where(remainders == remainder)
+        chosen = random.choice(tied, size=min(len(tied), missing), replace=False)
+        shares[chosen] += 1
+        missing -= len(chosen)
+    return shares.astype(np.intp)
 
 
 def with_validation(data: Data, fraction: float) -> Data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -179,3 +180,24 @@ def test_a_stratified_order_is_another_for_each_seed_and_plain_where_there_are_n
     assert not torch.equal(stratified_order(labels, 0), stratified_order(labels, 1))
     assert torch.equal(stratified_order(labels, 0), stratified_order(labels, 0))
     assert sorted(stratified_order(torch.rand(50), 3).tolist()) == list(range(50))
+
+
+@given(
+    labels=st.lists(st.integers(0, 6), min_size=4, max_size=120),
+    fraction=st.floats(0.05, 0.6),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_cut_is_the_one_that_scikit_learn_draws(labels: list[int], fraction: float, seed: int) -> None:
+    from sklearn.model_selection import train_test_split
+
+    targets, held = torch.tensor(labels), round(fraction * len(labels))
+    if not 0 < held < len(labels):
+        return
+    counts = torch.unique(targets, return_counts=True)[1]
+    fits = counts.min() >= 2 and len(counts) <= min(held, len(labels) - held)
+    theirs = train_test_split(
+        np.arange(len(labels)), test_size=held, random_state=seed, stratify=labels if fits else None
+    )
+    ours = stratified_holdout(targets, fraction, seed)
+    assert [part.tolist() for part in ours] == [sorted(part.tolist()) for part in theirs]
