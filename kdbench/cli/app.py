@@ -1,7 +1,7 @@
 """The commands, their flags, and how an error becomes one clear message and an exit status.
 
 Exit status: 0 done; 1 some requested trial failed, or a requirement is not met; 2 bad input; 70 a fault of kdbench
-itself; 130 interrupted.
+itself; 75 the run's time is over; 130 interrupted, 143 terminated. After the last three the same command goes on.
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
@@ -17,7 +17,9 @@ from kdbench.cli.datasets import data
 from kdbench.cli.options import (
     RESULTS,
     DeviceOption,
+    ExecutorOption,
     JsonOption,
+    MaxHoursOption,
     MethodOption,
     OutOption,
     PluginDirOption,
@@ -29,6 +31,8 @@ from kdbench.cli.options import (
     TraceOption,
     TrackingOption,
     TrackOption,
+    TrialMemoryOption,
+    TrialMinutesOption,
     TrialsOption,
     choose_plugins,
     global_options_first,
@@ -47,7 +51,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.add_typer(new, name="new")
 
-INTERRUPTED = 130
+_STOPPED = (130, 143)  # what Typer makes of Ctrl-C, and `run` of SIGTERM
 
 
 @app.callback()
@@ -72,6 +76,10 @@ def run(
         str | None, typer.Option("--name", metavar="RUN", help="The run's name; default: the suite's.")
     ] = None,
     device: DeviceOption = "auto",
+    executor: ExecutorOption = "local",
+    trial_minutes: TrialMinutesOption = None,
+    trial_memory: TrialMemoryOption = None,
+    max_hours: MaxHoursOption = None,
     tracking_uri: TrackingOption = None,
     profile: ProfileOption = False,
     trace: TraceOption = None,
@@ -79,12 +87,14 @@ def run(
     """Train, measure, rank and judge; the same command again runs only what is missing."""
     from kdbench.cli.choosing import requested_trials
     from kdbench.cli.profiling import profile_of
-    from kdbench.cli.running import run_suite
+    from kdbench.cli.running import requested_means, run_suite
+    from kdbench.execution.limits import Limits
     from kdbench.training.device import resolve_device
 
     trials, target = requested_trials(track, tuning_trials), resolve_device(device)
+    means = requested_means(executor, Limits(trial_minutes, trial_memory, max_hours), profile or trace is not None)
     with profile_of(target, profile, trace):
-        status = run_suite(suite, method or [], seeds, trials, out, name, target, tracking_uri)
+        status = run_suite(suite, method or [], seeds, trials, out, name, target, means, tracking_uri)
     raise typer.Exit(status)
 
 
@@ -291,8 +301,8 @@ def main() -> None:
             raise
         _fail(error.message, error.hint, error.exit_code)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
-            _fail("stopped", "everything finished is kept; the same command goes on from here", INTERRUPTED)
+        if end.code in _STOPPED:
+            _fail("stopped", "everything finished is kept; the same command goes on from here", int(end.code))
         raise
     except Exception as error:
         if debug:

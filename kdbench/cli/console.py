@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
+
+# where a terminal or a log knows only ASCII, a letter's number is better than no leaderboard
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

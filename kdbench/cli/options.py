@@ -40,6 +40,26 @@ TrialsOption = Annotated[
     int | None,
     typer.Option("--tuning-trials", metavar="N", help="How many tries, on validation; default: 10. Tuned track only."),
 ]
+ExecutorOption = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME[key=value,...]",
+        help=r"Where cohorts are trained: local (this process), processes\[workers=N], ray\[address=HOST:PORT], "
+        r"slurm\[partition=P].",
+    ),
+]
+TrialMinutesOption = Annotated[
+    float | None,
+    typer.Option("--trial-minutes", metavar="M", help="A trial whose own steps take longer fails; the others go on."),
+]
+TrialMemoryOption = Annotated[
+    float | None, typer.Option("--trial-memory", metavar="GB", help="A trial that takes more memory fails.")
+]
+MaxHoursOption = Annotated[
+    float | None,
+    typer.Option("--max-hours", metavar="H", help="Stop then, at the end of an epoch; the same command goes on."),
+]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="Say at the end where the time went.")]
 TraceOption = Annotated[
     Path | None,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +19,12 @@ from kdbench.cli.data import data_folders
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
-from kdbench.execution.local import epochs_to_train, execute
+from kdbench.errors import BadInput
+from kdbench.execution.executors import Local, executor
+from kdbench.execution.limits import Limits, OutOfTime
+from kdbench.execution.local import epochs_to_train
+from kdbench.execution.run_lock import locked
+from kdbench.execution.work import Executor, Work
 from kdbench.plan import Plan, Trial
 from kdbench.planner import Planner
 from kdbench.plugins import discover
@@ -23,6 +32,7 @@ from kdbench.profiling import span
 from kdbench.store.run_folder import Manifest, RunFolder, Session, now
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
+from kdbench.training.observer import Observer
 
 
 def run_name(name: str | None, suite: Suite, tuning_trials: int) -> str:
@@ -35,6 +45,32 @@ def requested_suite(suite: str, methods: list[str], seeds: int | None) -> Suite:
     return load_suite(suite).with_overrides(methods, seeds)
 
 
+@dataclass(frozen=True)
+class Means:
+    """Where cohorts are trained, and what they may take."""
+
+    executor: Executor
+    limits: Limits
+
+    @property
+    def here(self) -> bool:
+        """Whether in this process."""
+        return isinstance(self.executor, Local) and not self.limits.of_trials
+
+
+def requested_means(name: str, limits: Limits, profiled: bool) -> Means:
+    """The executor as the command line asks for it.
+
+    Raises:
+        UnknownName, BadInput: there is none of that name, or it has no such setting; or a profile is asked for.
+    """
+    means = Means(executor(name), limits)
+    if profiled and not means.here:
+        hint = "profile a run with --executor local and without --trial-minutes and --trial-memory"
+        raise BadInput("--profile and --trace see this process only, and training goes on in others", hint=hint)
+    return means
+
+
 def run_suite(
     suite: str,
     methods: list[str],
@@ -43,11 +79,16 @@ def run_suite(
     out: Path,
     name: str | None,
     device: torch.device,
+    means: Means,
     tracking_uri: str | None,
 ) -> int:
     """Runs what is missing, keeps MLflow up to date, prints the results; returns the exit status.
 
     `tuning_trials`: how many configurations of every method and control are tried first; 0: the suite's own are run.
+
+    Raises:
+        OutOfTime: the run's time is over; everything finished is stored and in MLflow.
+        StoreError: another command works on the run, or results cannot be written.
     """
     begun, clock = now(), time.perf_counter()
     wanted = requested_suite(suite, methods, seeds)
@@ -55,25 +96,62 @@ def run_suite(
         planner = Planner(wanted, discover(), folders)
         plan = planner.plan()
     folder = RunFolder.create(out, run_name(name, wanted, tuning_trials))
-    if tuning_trials:
-        plan = planner.plan(choose(planner, tuning_trials, folder, device))
-    folder.update(_manifest(plan, folder, tuning_trials))
-    tracker = Tracker(folder, out, tracking_uri)
-    with ConsoleObserver(err, epochs_to_train(plan, folder, out)) as observer:
-        for fresh in execute(plan, folder, out, device, observer):
-            if fresh:
-                with span("tracking"):
-                    tracker.sync(observer)
-    session = Session(started=begun, seconds=time.perf_counter() - clock, peak_memory_bytes=_peak_memory())
-    manifest = folder.manifest()
-    folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
-    with span("tracking"):
-        tracker.sync(observer, last=True)  # with the session, which the report shows
+    with _terminable(), locked(folder) as note:
+        if note:
+            err.print(note, markup=False, soft_wrap=True)
+        if tuning_trials and means != Means(Local(), Limits()):
+            note = "tuning goes on in this process and without limits; --executor and limits hold for what follows"
+            err.print(note, markup=False, soft_wrap=True)
+        chosen = choose(planner, tuning_trials, folder, device) if tuning_trials else None
+        work = Work(planner.plan(chosen) if chosen else plan, folder, out, device, chosen)
+        folder.update(_manifest(work.plan, folder, tuning_trials))
+        tracker = Tracker(folder, out, tracking_uri)
+        with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:
+            stopped = _train(work, means, tracker, observer)
+        session = Session(started=begun, seconds=time.perf_counter() - clock, peak_memory_bytes=_peak_memory())
+        manifest = folder.manifest()
+        folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
+        if folder.records():
+            with span("tracking"):
+                tracker.sync(observer, last=True)  # with the session, which the report shows
+    if stopped:
+        raise stopped
     with span("analysis"):
         print_results(folder)
-    asked = {trial.fingerprint for trial in plan.trials}
+    asked = {trial.fingerprint for trial in work.plan.trials}
     ended = {record.status for record in folder.records() if record.fingerprint in asked}
     return 1 if ended & {"failed", "diverged"} else 0
+
+
+def _train(work: Work, means: Means, tracker: Tracker, observer: Observer) -> OutOfTime | None:
+    """Has the work done and MLflow kept up to date; returns the error where the run's time is over before it is."""
+    with closing(means.executor.execute(work, means.limits, observer)) as progress:
+        try:
+            for fresh in progress:
+                if fresh:
+                    with span("tracking"):
+                        tracker.sync(observer)
+        except OutOfTime as stopped:
+            return stopped
+    return None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM, which schedulers send, unwinds as Ctrl-C does: no file is half written, and no worker
+    left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only there can Python be told what to do with signals
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _manifest(plan: Plan, folder: RunFolder, tuning_trials: int) -> Manifest:
@@ -114,10 +192,10 @@ def _of_others(kept: Mapping[str, str], trials: list[Trial], folder: RunFolder) 
 
 
 def _peak_memory() -> int | None:
-    """The most memory that this process held so far, in bytes; None where the system does not tell."""
+    """The most memory that this process, or a worker of it, held so far, in bytes; None where nobody tells."""
     try:
         import resource
     except ImportError:  # Windows
         return None
     unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

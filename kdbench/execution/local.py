@@ -27,9 +27,14 @@ from kdbench.training.prediction import Predictions
 class TeacherFailed(KdbenchError):
     """A teacher did not train to its end, so nobody can learn from it."""
 
+    @classmethod
+    def of(cls, teacher: Trial, record: Record) -> TeacherFailed:
+        """With what its record says."""
+        return cls(f"its teacher {teacher.student} (seed {teacher.seed}) {record.status}: {record.reason}")
+
 
 @dataclass(frozen=True)
-class _Teacher:
+class Teacher:
     """A trained teacher and its predictions for the test split; none where that stays closed."""
 
     network: nn.Module
@@ -65,17 +70,17 @@ def execute(
     Raises:
         StoreError: results cannot be written. Everything already stored is kept.
     """
-    executor = _Executor(plan, run, out, device, observer, validation_only)
-    for task in plan.tasks.values() if not validation_only else ():
-        run.save_assets(task.name, task.data.assets)
-    yield executor.store_skipped()
+    runner = CohortRunner(plan, run, out, device, observer, validation_only)
+    yield runner.begin()
     for cohort in plan.cohorts:
-        missing = tuple(trial for trial in cohort.trials if not is_finished(run.trial(trial.fingerprint).record()))
+        missing = tuple(trial for trial in cohort.trials if not is_finished(runner.files(trial).record()))
         if missing:
-            yield executor.run_cohort(Cohort(missing))
+            yield runner.run_cohort(Cohort(missing))
 
 
-class _Executor:
+class CohortRunner:
+    """Trains, measures and stores cohorts and teachers of a plan in this process, or says why it cannot be done."""
+
     def __init__(
         self,
         plan: Plan,
@@ -92,8 +97,10 @@ class _Executor:
         measurer = ValidationMeasurer if validation_only else Measurer
         self.measurer = measurer(plan, device, environment(str(device)))
 
-    def store_skipped(self) -> list[Record]:
-        """Records for what cannot run here, each with its reason."""
+    def begin(self) -> list[Record]:
+        """Stores the tasks' assets, and records for what cannot run here, each with its reason; returns these."""
+        for task in self.plan.tasks.values() if not self.validation_only else ():
+            self.run.save_assets(task.name, task.data.assets)
         fresh = []
         for skipped in self.plan.skipped:
             files = self.run.trial(skipped.trial.fingerprint)
@@ -105,11 +112,11 @@ class _Executor:
 
     def run_cohort(self, cohort: Cohort) -> list[Record]:
         """The cohort's teachers first (trained or taken from their folder), then its trials in lockstep."""
-        teachers: dict[str, _Teacher] = {}
+        teachers: dict[str, Teacher] = {}
         failures: dict[str, TeacherFailed] = {}
         for teacher in cohort.teachers:
             try:
-                teachers[teacher.fingerprint] = self._teacher(teacher)
+                teachers[teacher.fingerprint] = self.teacher(teacher)
             except TeacherFailed as failure:
                 failures[teacher.fingerprint] = failure
         lacking = {
@@ -118,13 +125,13 @@ class _Executor:
             for teacher in Cohort((trial,)).teachers
             if teacher.fingerprint in failures
         }
-        records = [self._store(_without_teacher(trial, failure), {}) for trial, failure in lacking.items()]
+        records = [self.fail(trial, failure.message) for trial, failure in lacking.items()]
         able = tuple(trial for trial in cohort.trials if trial not in lacking)
         if able:
             records += [self._store(trained, teachers) for trained in self._train_in_parts(Cohort(able), teachers)]
         return records
 
-    def _train_in_parts(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
+    def _train_in_parts(self, cohort: Cohort, teachers: Mapping[str, Teacher]) -> Iterator[Trained]:
         """The cohort, and again, in smaller ones, what ran out of memory in so much company; each goes on from its last
         epoch, to the same end."""
         starved = []
@@ -143,33 +150,37 @@ class _Executor:
             if part:
                 yield from self._train_in_parts(Cohort(tuple(part)), teachers)
 
-    def _train(self, cohort: Cohort, teachers: Mapping[str, _Teacher]) -> Iterator[Trained]:
+    def _train(self, cohort: Cohort, teachers: Mapping[str, Teacher]) -> Iterator[Trained]:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
         return train(
             cohort,
             self.plan.tasks[cohort.head.task].seen(cohort.head.seed),
             self.plan.architectures,
             networks,
-            lambda trial: self._files(trial).checkpoint,
+            lambda trial: self.files(trial).checkpoint,
             self.device,
             self.observer,
-            lambda teacher: self._files(teacher).answers,
+            lambda teacher: self.files(teacher).answers,
         )
 
-    def _files(self, trial: Trial) -> TrialFiles:
+    def files(self, trial: Trial) -> TrialFiles:
         """Students live in the run's folder; teachers (they have no reference) in the one that all runs share."""
         if trial.reference is None:
             return teacher_files(self.out, trial.fingerprint)
         return self.run.trial(trial.fingerprint)
 
-    def _store(self, trained: Trained, teachers: Mapping[str, _Teacher]) -> Record:
+    def fail(self, trial: Trial, reason: str, error: str | None = None) -> Record:
+        """Stores the record of a trial that was not trained to its end; `error`: what else is known, in many lines."""
+        return self._store(_failed(trial, reason, error), {})
+
+    def _store(self, trained: Trained, teachers: Mapping[str, Teacher]) -> Record:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
         predictions = {
             fingerprint: teacher.predictions for fingerprint, teacher in teachers.items() if teacher.predictions
         }
         with span("measuring", trained.trial.method_name):
             measured = self.measurer.measure(trained, networks, predictions)
-        files = self._files(trained.trial)
+        files = self.files(trained.trial)
         kept = trained.trial.reference is None or not self.validation_only
         weights = trained.student.state_dict() if trained.student is not None and kept else None
         with span("store"):
@@ -178,24 +189,30 @@ class _Executor:
         self.observer.trial_stored(trained.trial, trained.status, trained.reason)
         return measured.record
 
-    def _teacher(self, trial: Trial) -> _Teacher:
+    def teacher(self, trial: Trial) -> Teacher:
+        """The teacher, trained now if that was not done before, after those that it learns from itself.
+
+        Raises:
+            TeacherFailed: it did not train to its end.
+            StoreError: its files cannot be written or read back.
+        """
         files = teacher_files(self.out, trial.fingerprint)
         record = files.record()
         if not is_finished(record):
-            own = {teacher.fingerprint: self._teacher(teacher) for teacher in trial.teachers}
+            own = {teacher.fingerprint: self.teacher(teacher) for teacher in trial.teachers}
             record = next(self._store(trained, own) for trained in self._train(Cohort((trial,)), own))
         assert record is not None
         if record.status != "done":
-            raise TeacherFailed(f"its teacher {trial.student} (seed {trial.seed}) {record.status}: {record.reason}")
+            raise TeacherFailed.of(trial, record)
         network = self.plan.architectures[trial.student].build(self.plan.tasks[trial.task].data.spec)
         weights, predictions = files.weights(), files.predictions()
         if weights is None or (predictions is None and not self.validation_only):
             raise StoreError(f"the teacher in {files.folder} is incomplete", hint="delete that folder and run again")
         network.load_state_dict(weights)
-        return _Teacher(network.to(self.device).eval(), Predictions.of(predictions) if predictions else None)
+        return Teacher(network.to(self.device).eval(), Predictions.of(predictions) if predictions else None)
 
 
-def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:
+def _failed(trial: Trial, reason: str, error: str | None) -> Trained:
     return Trained(
         trial=trial,
         status="failed",
@@ -206,5 +223,6 @@ def _without_teacher(trial: Trial, failure: TeacherFailed) -> Trained:
         seconds=0.0,
         teacher_seconds=0.0,
         shared_seconds=0.0,
-        reason=failure.message,
+        reason=reason,
+        error=error,
     )

@@ -1,0 +1,84 @@
+"""What a run and its trials may take, and the clean stop when a run's time is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kdbench.errors import BadInput, KdbenchError
+from kdbench.plan import Cohort, Trial
+from kdbench.training.observer import Observer
+
+RESUME = "everything finished is kept; the same command goes on from here"
+
+
+class OutOfTime(KdbenchError):
+    """The run's time is over; it stopped at the end of an epoch. The exit status is sysexits' EX_TEMPFAIL."""
+
+    exit_code = 75
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper bounds; None: there is none.
+
+    Attributes:
+        trial_minutes: wall-clock minutes that a trial's own steps, validation and measuring take, all together, in one
+            attempt at it; the time that its company takes is not counted.
+        trial_memory: resident memory per trial in GB (10^9 bytes), an accelerator's not counted, beyond what libraries
+            and data take; what several trials in company may hold together is the sum of theirs.
+        max_hours: wall-clock hours of the run; it stops at the end of an epoch, to be resumed.
+
+    Raises:
+        BadInput: one of them is not above 0.
+    """
+
+    trial_minutes: float | None = None
+    trial_memory: float | None = None
+    max_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trial_minutes", "trial_memory", "max_hours"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise BadInput(f"--{name.replace('_', '-')} {value:g}: must be above 0")
+
+    @property
+    def of_trials(self) -> bool:
+        """Whether any holds for single trials, so that they must run where they can be ended from outside."""
+        return self.trial_minutes is not None or self.trial_memory is not None
+
+    def clock(self) -> Callable[[], None]:
+        """Counts from now; what it returns raises OutOfTime, once called after the run's time."""
+        end = None if self.max_hours is None else time.monotonic() + 3600 * self.max_hours
+
+        def look() -> None:
+            if end is not None and time.monotonic() > end:
+                raise OutOfTime(f"stopped after {self.max_hours:g} h, as --max-hours says", hint=RESUME)
+
+        return look
+
+
+class ClockedObserver(Observer):
+    """Passes everything on, and looks at the clock before a cohort and between two epochs, where nothing is lost."""
+
+    def __init__(self, observer: Observer, look: Callable[[], None]) -> None:
+        self._observer, self._look = observer, look
+
+    def cohort_started(self, cohort: Cohort, first_epoch: int) -> None:
+        self._observer.cohort_started(cohort, first_epoch)
+        self._look()
+
+    def epoch_ended(self, cohort: Cohort, epochs: int, curves: Mapping[Trial, Mapping[str, list[float]]]) -> None:
+        self._observer.epoch_ended(cohort, epochs, curves)
+        self._look()
+
+    def cohort_ended(self, cohort: Cohort) -> None:
+        self._observer.cohort_ended(cohort)
+
+    def trial_stored(self, trial: Trial, status: str, reason: str | None) -> None:
+        self._observer.trial_stored(trial, status, reason)
+
+    def note(self, message: str) -> None:
+        self._observer.note(message)

@@ -1,0 +1,173 @@
+"""The executor `processes`: workers on this machine, each a process that can be ended from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+
+from kdbench.errors import BadInput
+from kdbench.execution import process_group
+from kdbench.execution.dispatch import Dispatcher
+from kdbench.execution.event_log import Event, EventReader
+from kdbench.execution.heartbeat import Beat, last_beat
+from kdbench.execution.limits import Limits
+from kdbench.execution.pool import Death
+from kdbench.execution.units import Unit
+from kdbench.execution.work import Job, Work
+from kdbench.execution.workplace import Workplace
+from kdbench.hyperparameters import Count
+from kdbench.measuring.record import Record
+from kdbench.training.observer import Observer
+
+_SAID = 4000  # bytes of a dead worker's last words
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Cohorts side by side in `workers` processes of this machine. Each computes with as many threads as this command
+    would (OMP_NUM_THREADS), because the last bits depend on them. Several CUDA devices are dealt out in turn."""
+
+    workers: Count = 2
+
+    def execute(self, work: Work, limits: Limits, observer: Observer) -> Generator[list[Record]]:
+        """See `Executor`."""
+        if os.name != "posix":
+            raise BadInput("the executor 'processes' needs Linux or macOS", hint="--executor local runs anywhere")
+        with Workplace.of(work.run) as place:
+            yield from carry_out_here(work, limits, place, self.workers, observer)
+
+
+def carry_out_here(
+    work: Work, limits: Limits, place: Workplace, slots: int, observer: Observer, only: Unit | None = None
+) -> Generator[list[Record]]:
+    """Has the work, or one unit of it, done by worker processes of this machine."""
+    place.job.write_text(Job.of(work, limits).model_dump_json())
+    pool = ProcessPool(place, slots, work.device)
+    try:
+        yield from Dispatcher(work, pool, limits, place.stop, observer, only).run()
+    finally:
+        pool.close()
+
+
+class ProcessPool:
+    """Worker processes; one that has done its unit is given the next."""
+
+    def __init__(self, place: Workplace, slots: int, device: torch.device) -> None:
+        self.slots = slots
+        self._place, self._device = place, device
+        self._idle: list[_Worker] = []
+        self._all: list[_Worker] = []
+
+    def start(self, unit: Unit) -> _Worker:
+        """Gives the unit to an idle worker, or to a new one."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.give(unit):
+                return worker
+        worker = _Worker(self, self._place, len(self._all), self._variables())
+        self._all.append(worker)
+        worker.give(unit)
+        return worker
+
+    def release(self, worker: _Worker) -> None:
+        """Its unit is over."""
+        self._idle.append(worker)
+
+    def close(self) -> None:
+        """Ends all workers at once; what they stored is kept."""
+        for worker in self._all:
+            worker.kill()
+
+    def _variables(self) -> dict[str, str]:
+        # the same modules as here, and threads that do not burn the cores that other workers compute on
+        variables = {"PYTHONPATH": import_path(), "OMP_WAIT_POLICY": "PASSIVE"}
+        if self._device.type == "cuda" and self._device.index is None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            cards = visible.split(",") if visible else [str(card) for card in range(torch.cuda.device_count())]
+            variables["CUDA_VISIBLE_DEVICES"] = cards[len(self._all) % len(cards)]
+        return {**os.environ, **variables}
+
+
+class _Worker:
+    """A worker process in a session of its own; an Attempt at the unit that it was given last."""
+
+    def __init__(self, pool: ProcessPool, place: Workplace, number: int, variables: dict[str, str]) -> None:
+        self._pool, name = pool, f"worker-{number}"
+        self._held: int | None = None
+        self._events, self._beats = EventReader(place.folder / f"{name}.events"), place.folder / f"{name}.beat"
+        self._log = place.folder / f"{name}.log"
+        command = [sys.executable, "-P", "-m", "kdbench.execution.worker", str(place.folder), name]
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                bufsize=0,  # nothing is left to be flushed to one that is gone
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=variables,
+                start_new_session=True,
+            )
+
+    def give(self, unit: Unit) -> bool:
+        """Whether it still takes one."""
+        assert self._process.stdin is not None
+        self.unit, self._held = unit, None
+        try:
+            self._process.stdin.write(json.dumps(unit.fingerprints).encode() + b"\n")
+        except BrokenPipeError:
+            return False
+        return True
+
+    def news(self) -> list[Event]:
+        """What it told since the last call."""
+        events = self._events.news()
+        self._held = next((int(each["held"]) for each in events if each["event"] == "unit_started"), self._held)
+        return events
+
+    def death(self) -> Death | None:
+        """How the process ended; None while it lives."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        beat = self.beat()
+        at = beat.method if beat else ""
+        if status < 0:
+            return Death("killed", f"its worker was killed by {signal.Signals(-status).name}", at, self._said())
+        return Death("exit", f"its worker ended with status {status}", at, self._said())
+
+    def beat(self) -> Beat | None:
+        """What it is at."""
+        return last_beat(self._beats)
+
+    def growth(self) -> int:
+        """The bytes of memory that it and its children took since the unit began."""
+        return 0 if self._held is None else process_group.usage(self._process.pid).resident_bytes - self._held
+
+    def kill(self) -> None:
+        """Ends it at once, and everything that it started."""
+        process_group.kill(self._process.pid)
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """Back to the others; but what a method started and left behind must not go on beside the next unit."""
+        if self._process.poll() is None and process_group.usage(self._process.pid).processes == 1:
+            self._pool.release(self)
+        else:
+            self.kill()
+
+    def _said(self) -> str:
+        return self._log.read_bytes()[-_SAID:].decode(errors="replace").strip()
+
+
+def import_path() -> str:
+    """PYTHONPATH under which another process imports what this one does."""
+    return os.pathsep.join(map(os.path.abspath, sys.path))

@@ -1,0 +1,53 @@
+"""One unit on a machine of a cluster: the same worker process, and the same limits on it, as on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdbench.errors import KdbenchError
+from kdbench.execution.event_log import EventLog
+from kdbench.execution.limits import Limits, OutOfTime
+from kdbench.execution.processes import carry_out_here
+from kdbench.execution.units import Unit
+from kdbench.execution.work import Job, check_same
+from kdbench.execution.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class _UntilTold(Limits):
+    """Those of trials, and the end of the run when the driver says so."""
+
+    stop: Path = field(default=Path(), kw_only=True)
+
+    def clock(self) -> Callable[[], None]:
+        def look() -> None:
+            if self.stop.exists():
+                raise OutOfTime("the driver asks to stop")
+
+        return look
+
+
+def supervise(folder: str, name: str, fingerprints: list[str]) -> None:
+    """Carries out one unit of the job in `folder`, which driver and machine share; tells the driver the rest through
+    `folder/name.events`. What a method may do to its process, it does to the worker, not to the cluster's own.
+    """
+    place, log = Workplace(Path(folder)), EventLog(Path(folder) / f"{name}.events")
+    try:
+        job = Job.model_validate_json(place.job.read_bytes())
+        work = job.work()
+        check_same(work, set(fingerprints))
+        trials = {trial.fingerprint: trial for trial in (*work.plan.trials, *work.plan.teachers)}
+        unit = Unit(tuple(trials[fingerprint] for fingerprint in fingerprints))
+        limits = _UntilTold(job.trial_minutes, job.trial_memory, stop=place.stop)
+        log.write("unit_started", held=0)
+        with Workplace(place.folder / name) as own, closing(carry_out_here(work, limits, own, 1, log, unit)) as done:
+            for _ in done:
+                pass
+        log.write("unit_ended")
+    except OutOfTime:
+        log.write("stopped")
+    except KdbenchError as error:
+        log.write("broken", message=error.message, hint=error.hint)
