@@ -17,6 +17,9 @@ from kdbench import BadInput, Choices, Method, Needs, NotApplicable, Range, Step
 from kdbench.cli.choosing import requested_trials
 from kdbench.data import DataFolders
 from kdbench.errors import BrokenPlugin, MissingExtra, UnknownName
+from kdbench.execution.executors import Local
+from kdbench.execution.limits import Limits, OutOfTime
+from kdbench.execution.processes import Processes
 from kdbench.hyperparameters import values
 from kdbench.method import NO_TEACHER
 from kdbench.plan import Configuration, TuningCost
@@ -350,3 +353,21 @@ def test_the_command(
     methods = sorted(record.method for record in run.records())
     assert methods == ["kd", "rkd", "scratch"], "what is not run now stays, and nothing is there twice"
     assert values(discover().create("method", load_suite(command[1]).methods[0])) == choices["kd"]["own_params"]
+
+
+def test_rounds_are_carried_out_by_any_executor(tiny_suite: Callable[..., Path], tmp_path: Path) -> None:
+    planner = Planner(load_suite(str(tiny_suite(epochs="1"))), discover(), DataFolders((tmp_path,), tmp_path))
+    chosen = []
+    for name, means in (("here", Local()), ("there", Processes(workers=1))):
+        tuner = Tuner(planner, 2, RunFolder.create(tmp_path, name))
+        tuner.run(CPU, Observer(), means)
+        chosen.append([(choice.method, choice.params, choice.score) for choice in tuner.choices()])
+    assert chosen[0] == chosen[1]
+    assert chosen[0]
+
+
+def test_tuning_stops_when_the_runs_time_is_over(tiny_suite: Callable[..., Path], tmp_path: Path) -> None:
+    planner = planner_of(tiny_suite(epochs="1"))
+    tuner = Tuner(planner, 2, RunFolder(tmp_path / "run"))
+    with pytest.raises(OutOfTime, match="--max-hours"):
+        tuner.run(CPU, Observer(), limits=Limits(max_hours=1e-9))

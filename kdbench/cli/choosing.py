@@ -9,6 +9,8 @@ from rich.text import Text
 from kdbench.cli.console import err, out
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.errors import BadInput, UnknownName
+from kdbench.execution.limits import Limits
+from kdbench.execution.work import Executor
 from kdbench.plan import Configurations
 from kdbench.planner import Planner
 from kdbench.store.run_folder import RunFolder
@@ -43,11 +45,17 @@ def tuning_folder(run: RunFolder) -> RunFolder:
     return RunFolder(run.path / "tuning")
 
 
-def choose(planner: Planner, trials: int, run: RunFolder, device: torch.device) -> Configurations:
-    """Tunes what is not tuned yet, keeps and prints the choices."""
+def choose(
+    planner: Planner, trials: int, run: RunFolder, device: torch.device, executor: Executor, limits: Limits
+) -> Configurations:
+    """Tunes what is not tuned yet, keeps and prints the choices.
+
+    Raises:
+        OutOfTime: the run's time is over. Everything already stored is kept.
+    """
     tuner = Tuner(planner, trials, tuning_folder(run))
     with ConsoleObserver(err, tuner.epochs_left()) as observer:
-        tuner.run(device, observer)
+        tuner.run(device, observer, executor, limits)
     choices = tuner.choices()
     save_choices(tuner.folder.path / "choices.json", choices)
     _print_choices(choices)

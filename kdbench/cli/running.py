@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -99,10 +99,10 @@ def run_suite(
     with _terminable(), locked(folder) as note:
         if note:
             err.print(note, markup=False, soft_wrap=True)
-        if tuning_trials and means != Means(Local(), Limits()):
-            note = "tuning goes on in this process and without limits; --executor and limits hold for what follows"
-            err.print(note, markup=False, soft_wrap=True)
-        chosen = choose(planner, tuning_trials, folder, device) if tuning_trials else None
+        chosen = None
+        if tuning_trials:
+            chosen = choose(planner, tuning_trials, folder, device, means.executor, means.limits)
+            means = replace(means, limits=means.limits.after(time.perf_counter() - clock))
         work = Work(planner.plan(chosen) if chosen else plan, folder, out, device, chosen)
         folder.update(_manifest(work.plan, folder, tuning_trials))
         tracker = Tracker(folder, out, tracking_uri)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.plan import Cohort, Trial
@@ -49,13 +49,29 @@ class Limits:
         """Whether any holds for single trials, so that they must run where they can be ended from outside."""
         return self.trial_minutes is not None or self.trial_memory is not None
 
+    def after(self, seconds: float) -> Limits:
+        """What is left for the rest of a run that has taken so long already.
+
+        Raises:
+            OutOfTime: nothing.
+        """
+        if self.max_hours is None:
+            return self
+        left = self.max_hours - seconds / 3600
+        if left <= 0:
+            raise self._over()
+        return replace(self, max_hours=left)
+
+    def _over(self) -> OutOfTime:
+        return OutOfTime(f"stopped after {self.max_hours:g} h, as --max-hours says", hint=RESUME)
+
     def clock(self) -> Callable[[], None]:
         """Counts from now; what it returns raises OutOfTime, once called after the run's time."""
         end = None if self.max_hours is None else time.monotonic() + 3600 * self.max_hours
 
         def look() -> None:
             if end is not None and time.monotonic() > end:
-                raise OutOfTime(f"stopped after {self.max_hours:g} h, as --max-hours says", hint=RESUME)
+                raise self._over()
 
         return look
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
-from kdbench.execution.local import epochs_to_train, execute, is_finished
+from kdbench.execution.executors import Local
+from kdbench.execution.limits import Limits
+from kdbench.execution.local import epochs_to_train, is_finished
+from kdbench.execution.work import Executor, Work
 from kdbench.plan import BoardKey, Configuration, Configurations, Plan, Trial
 from kdbench.planner import Planner
 from kdbench.store.run_folder import RunFolder
@@ -49,15 +54,20 @@ class Tuner:
         later = (self.trials - self.done - 1) * sum(trial.recipe.epochs for trial in self.plan.trials)
         return epochs_to_train(self.plan, self.folder, self.folder.path) + later
 
-    def run(self, device: torch.device, observer: Observer) -> None:
-        """Trains what is missing.
+    def run(
+        self, device: torch.device, observer: Observer, executor: Executor | None = None, limits: Limits | None = None
+    ) -> None:
+        """Trains what is missing, by default in this process and without limits.
 
         Raises:
+            OutOfTime: the run's time is over. Everything already stored is kept.
             StoreError: results cannot be written. Everything already stored is kept.
         """
+        executor, limits, begun = executor or Local(), limits or Limits(), time.monotonic()
         while not self.is_done:
             observer.note(f"tuning, round {self.done + 1} of {self.trials}")
-            for _ in execute(self.plan, self.folder, self.folder.path, device, observer, validation_only=True):
+            work = Work(self.plan, self.folder, self.folder.path, device, self._asked, validation_only=True)
+            for _ in executor.execute(work, limits.after(time.monotonic() - begun), observer):
                 pass
             self._close_round()
 
@@ -77,6 +87,7 @@ class Tuner:
         for contender in self._contenders:
             contender.ask()
             asked.setdefault(contender.board, []).extend([contender.asked] if contender.asked else [])
+        self._asked: Configurations = asked
         self.plan: Plan = self._planner.cross(asked)
 
     def _close_round(self) -> None:
