@@ -29,6 +29,7 @@ from kdbench.plan import Plan, Trial
 from kdbench.planner import Planner
 from kdbench.plugins import discover
 from kdbench.profiling import span
+from kdbench.store.damage import set_aside_damaged
 from kdbench.store.run_folder import Manifest, RunFolder, Session, now
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
@@ -104,6 +105,8 @@ def run_suite(
             chosen = choose(planner, tuning_trials, folder, device, means.executor, means.limits)
             means = replace(means, limits=means.limits.after(time.perf_counter() - clock))
         work = Work(planner.plan(chosen) if chosen else plan, folder, out, device, chosen)
+        for line in set_aside_damaged(work.plan, folder, out):
+            err.print(line, markup=False, soft_wrap=True)
         folder.update(_manifest(work.plan, folder, tuning_trials))
         tracker = Tracker(folder, out, tracking_uri)
         with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:

@@ -36,8 +36,12 @@ def default_tracking_uri(out: Path) -> str:
 
 
 def is_server(tracking_uri: str) -> bool:
-    """Whether the URI is a tracking server's, not a database's."""
-    return urlsplit(tracking_uri).scheme in ("http", "https", "databricks")
+    """Whether the URI is a tracking server's, not a database's.
+
+    Raises:
+        StoreError: it is no URI.
+    """
+    return _scheme(tracking_uri) in ("http", "https", "databricks")
 
 
 def artifact_root(tracking_uri: str) -> Path | None:
@@ -158,7 +162,7 @@ def _probe(tracking_uri: str) -> None:
     """Fails at once where a database cannot be read; MLflow itself would try for more than a minute."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
 
-    if urlsplit(tracking_uri).scheme.partition("+")[0] not in DATABASE_ENGINES:
+    if _scheme(tracking_uri).partition("+")[0] not in DATABASE_ENGINES:
         return
     import sqlalchemy
 
@@ -172,6 +176,13 @@ def _probe(tracking_uri: str) -> None:
 def _sqlite_file(tracking_uri: str) -> Path | None:
     path = tracking_uri.removeprefix(_SQLITE)
     return Path(path).resolve() if path and path != tracking_uri and path != ":memory:" else None
+
+
+def _scheme(tracking_uri: str) -> str:
+    try:
+        return urlsplit(tracking_uri).scheme
+    except ValueError as error:
+        raise StoreError(f"{masked(tracking_uri)} is no tracking URI: {error}") from error
 
 
 def _password(tracking_uri: str) -> str:

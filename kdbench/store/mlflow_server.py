@@ -103,11 +103,14 @@ def start_server(tracking_uri: str, port: int = DEFAULT_PORT) -> Server:
         client.search_experiments(max_results=1)  # creates a fresh database before several processes touch it
     artifacts = artifact_root(tracking_uri)
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    # A page elsewhere that has its own name lead here (DNS rebinding) gets no answer.
+    command += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
     command += ["--artifacts-destination", str(artifacts)] if artifacts else []
     environment = {
         **os.environ,
         **SILENT,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
         # Not on the command line, where everybody on the machine could read its password.
         "MLFLOW_BACKEND_STORE_URI": tracking_uri,
     }

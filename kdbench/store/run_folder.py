@@ -87,11 +87,17 @@ class RunFolder:
         """The folder of run `name`, made where it does not exist yet; what an earlier run left in it is kept.
 
         Raises:
-            BadInput: the name could not be a folder's name everywhere, or is one that kdbench uses itself.
+            BadInput: the name could not be a folder's name everywhere, or is one that kdbench uses itself; or the
+                locale cannot tell the letters of `out`, which MLflow's database and the report must.
             StoreError: the folder cannot be made or written.
         """
         check_name(name)
         path = out / name
+        try:
+            str(path.resolve()).encode()
+        except UnicodeEncodeError as error:
+            hint = "set PYTHONUTF8=1, or LC_ALL to a locale of UTF-8"
+            raise BadInput(f"the locale cannot tell the letters of {str(path)!a}", hint=hint) from error
         try:
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):

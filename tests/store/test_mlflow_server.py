@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_a_server_answers_here_ends_when_left_and_tells_when_it_ends_by_itself(server: Server) -> None:
     with urllib.request.urlopen(f"{server.url}/version", timeout=30) as answer:
         assert answer.status == 200
+    _refuses_strangers(server)
 
     group = os.getpgid(server._process.pid)
     assert group == server._process.pid, "a group of its own, so that ending it ends its workers and nothing else"
@@ -33,6 +35,18 @@ def test_a_server_answers_here_ends_when_left_and_tells_when_it_ends_by_itself(s
         server.wait()
     server.close()
     server.close()
+
+
+def _refuses_strangers(server: Server) -> None:
+    """Other addresses of this machine, and pages elsewhere whose own name was made to lead here (DNS rebinding)."""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", server.port), timeout=10)
+    api = f"{server.url}/api/2.0/mlflow/experiments/search?max_results=1"
+    with urllib.request.urlopen(api, timeout=30) as answer:
+        assert answer.status == 200
+    for host in ("evil.example", f"evil.example:{server.port}", "192.168.0.1"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(api, headers={"Host": host}), timeout=30)
 
 
 def test_leaving_frees_the_port(tmp_path: Path) -> None:

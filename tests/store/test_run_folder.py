@@ -109,7 +109,7 @@ def test_a_second_attempt_leaves_nothing_of_the_first(files: TrialFiles) -> None
     files.save(_record(), WEIGHTS, PREDICTIONS)
     files.save(_record(status="failed", reason="out of memory"))
 
-    assert files_below(files.folder) == ["record.json"]
+    assert files_below(files.folder) == ["SHA256SUMS", "record.json"]
 
 
 @pytest.mark.parametrize("broken", ["replace", "fsync"])
@@ -160,7 +160,7 @@ def test_only_old_orphans_of_a_killed_process_are_removed(files: TrialFiles) -> 
 
     files.save(_record())
 
-    assert files_below(files.folder) == [young.name, "record.json"]
+    assert files_below(files.folder) == [young.name, "SHA256SUMS", "record.json"]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match=r"cannot write in .*out"):
         RunFolder.create(tmp_path / "out", "run")
+
+
+def test_a_folder_that_the_locale_cannot_name_is_refused(tmp_path: Path) -> None:
+    """As Python reads a path of UTF-8 where it was told to speak ASCII alone."""
+    folder = tmp_path / "L\udcc3\udca4ufe"
+
+    with pytest.raises(BadInput, match="the locale cannot tell") as caught:
+        RunFolder.create(folder, "run")
+    str(caught.value).encode("ascii")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("fingerprint", ["", "..", "a/b", "../../x", "a\0"])
