@@ -25,13 +25,13 @@ class Lockstep(Paced):
     """Cohorts of so many `methods` on every workload; on those of `mixed`, also one of different methods."""
 
     workloads: tuple[str, ...] = tuple(WORKLOADS)
-    mixed: tuple[str, ...] = ("resnet20", "wrn_40_2")
+    mixed: tuple[str, ...] = ("resnet20",)  # on wide networks the hint loss of FitNets, at weight 100, diverges
     methods: tuple[int, ...] = (1, 2, 4, 8, 16)
     rounds: int = 15
     warmup: int = 2
 
 
-QUICK = Lockstep(mixed=("resnet20",), methods=(1, 2, 4), batch_size=16, rounds=5, warmup=1)
+QUICK = Lockstep(methods=(1, 2, 4), batch_size=16, rounds=5, warmup=1)
 
 
 def measure(setting: Lockstep) -> Report:
