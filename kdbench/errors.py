@@ -81,3 +81,7 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(repr(choice) for choice in near)}?"
     return f"choices: {', '.join(choices)}" if choices else "there are none"
+
+
+class Terminated(SystemExit):
+    """A signal asks this process to end. Unlike a plugin's own call of `sys.exit`, nobody may keep it from that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ class Faulty(Method):
             return {"task": loss}
         if self.how == "raises":
             raise RuntimeError("the method gave up")
+        if self.how == "exits":
+            sys.exit("enough")
         if self.how == "starves":
             raise torch.OutOfMemoryError("the device is full")
         return {"task": loss * float("nan")}
@@ -262,6 +265,17 @@ def test_a_teacher_that_runs_out_of_memory_ends_the_company(
     ended = here.train(here.trials)
     assert {trained.out_of_memory for trained in ended.values()} == {True}
     assert len(ended) == 2
+
+
+def test_a_method_that_exits_ends_its_own_trial(lab: Callable[..., Lab]) -> None:
+    here = lab(methods="kd, 'faulty[how=exits]'")
+    ended = here.train(here.trials)
+    assert ended["faulty"].reason == "RuntimeError: it called sys.exit('enough')"
+    assert {name: trained.status for name, trained in ended.items()} == {
+        "scratch": "done",
+        "kd": "done",
+        "faulty": "failed",
+    }
 
 
 @pytest.mark.parametrize(("how", "status"), [("raises", "failed"), ("diverges", "diverged")])

@@ -19,7 +19,7 @@ from kdbench.cli.data import data_folders
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, Terminated
 from kdbench.execution.executors import Local, executor
 from kdbench.execution.limits import Limits, OutOfTime
 from kdbench.execution.local import epochs_to_train
@@ -148,7 +148,7 @@ def _terminable() -> Iterator[None]:
         return
 
     def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+        raise Terminated(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.augmentation import parse as parse_augmentation
-from kdbench.errors import NotApplicable, StoreError
+from kdbench.errors import NotApplicable, StoreError, Terminated
 from kdbench.plan import Cohort, LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch
@@ -199,6 +199,10 @@ class _Loop:
             work(*arguments)
         except StoreError:
             raise  # the disk is full or read-only: no fault of the trial's
+        except Terminated:
+            raise
+        except SystemExit as end:  # a method's, which must not end the others
+            return self._leave(trial, RuntimeError(f"it called sys.exit({end.code!r})"))
         except Exception as error:
             return self._leave(trial, error)
         return None
