@@ -14,7 +14,7 @@ _OF_STUDENTS = {
     "own loop": "forward",
     "losses": "losses",
     "backward": "backward",
-    "optimiser": "optimiser",
+    "optimiser": "update",
     "evaluation": "evaluation",
     "measuring": "measuring",
 }
