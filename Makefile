@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # one process per core, one thread per process: tests are many and small
 # what `make bench` runs, and how much of it: `make bench BENCH=lockstep`, `make bench QUICK=` for the whole of it
-BENCH  ?= step_cost lockstep data_path startup store analysis growth levers layout
+BENCH  ?= step_cost lockstep data_path startup store analysis growth levers layout canonical
 QUICK  ?= --quick
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 

@@ -31,11 +31,14 @@ WRITE, READ, BOARD = "write", "read", "leaderboard, reading included"
 OPEN, SYNC, AGAIN = "new SQLite database", "first sync, leaderboard included", "sync again"
 
 FILES, MLFLOW, CHECKPOINTS = "records, weights, predictions", "MLflow", "checkpoints"
-KEPT = (FILES, MLFLOW)  # checkpoints belong to training: they are what makes a killed run go on
+LEADERBOARD, REPORT = "leaderboard", "report (HTML)"
+KEPT = (FILES, MLFLOW)  # checkpoints are what makes a killed run go on; leaderboard and report, what it is run for
 # What is charged, by the place from which it is called.
 PLACES = {
     FILES: "kdbench.store.trial_files.write_atomic",
-    MLFLOW: "kdbench.cli.tracking.synchronise",
+    MLFLOW: "kdbench.cli.tracking.sync",
+    LEADERBOARD: "kdbench.cli.tracking.board_of",
+    REPORT: "kdbench.cli.tracking.report",
     CHECKPOINTS: "kdbench.training.checkpoints.write_atomic",
 }
 
@@ -44,14 +47,14 @@ PLACES = {
 class Store(Setting):
     """`arguments` of the run whose time is taken apart, and so many records as many runs would leave."""
 
-    arguments: str = "run quickstart --seeds 2"
+    arguments: str = "run quickstart"
     records: int = RECORDS
     examples: int = 500
     rounds: int = 1
     clock: str = "wall"
 
 
-QUICK = Store(arguments="run quickstart --seeds 1 --method kd", records=270)
+QUICK = Store(records=270)
 
 
 def measure(setting: Store) -> Report:

@@ -102,6 +102,12 @@ class Bench:
         """The inputs of a batch, on the device."""
         return next(self.loaded.data.train.batches([torch.arange(size)])).inputs.to(self.device)
 
+    def _network(self, teacher: Trial) -> nn.Module:
+        """The workload's teacher, or one that looks like the student (born-again networks)."""
+        if teacher.student == self.workload.teacher:
+            return self.teacher
+        return self.plan.architectures[teacher.student].build(self.loaded.data.spec).to(self.device)
+
     def train(self, methods: Sequence[str], split: Split) -> list[Trained]:
         """The engine's own training of these methods in one cohort, on the examples of `split`.
 
@@ -110,7 +116,7 @@ class Bench:
         """
         cohort = Cohort(tuple(self.trials[method] for method in methods))
         loaded = replace(self.loaded, data=replace(self.loaded.data, train=split))
-        teachers = {teacher.fingerprint: self.teacher for teacher in cohort.teachers}
+        teachers = {teacher.fingerprint: self._network(teacher) for teacher in cohort.teachers}
         with TemporaryDirectory() as folder:
             ended = list(
                 train(
@@ -129,8 +135,8 @@ class Bench:
         return ended
 
 
-def bench(workload: Workload, methods: Sequence[str], examples: int, batch_size: int, device: torch.device) -> Bench:
-    """The workload planned as a suite with these methods, as suites write them, for one epoch."""
+def planned(workload: Workload, methods: Sequence[str], examples: int, batch_size: int) -> Plan:
+    """A suite of the workload with these methods, as suites write them, for one epoch."""
     suite = Suite.model_validate(
         {
             "suite": "benchmark@1.0",
@@ -152,7 +158,12 @@ def bench(workload: Workload, methods: Sequence[str], examples: int, batch_size:
         }
     )
     with TemporaryDirectory() as folder:
-        plan = make_plan(suite, _registry(), DataFolders((), Path(folder)))
+        return make_plan(suite, _registry(), DataFolders((), Path(folder)))
+
+
+def bench(workload: Workload, methods: Sequence[str], examples: int, batch_size: int, device: torch.device) -> Bench:
+    """The workload planned and ready."""
+    plan = planned(workload, methods, examples, batch_size)
     if plan.skipped:
         raise RuntimeError(f"{workload}: {plan.skipped[0].trial.method_name} skipped: {plan.skipped[0].reason}")
     head = plan.cohorts[0].head

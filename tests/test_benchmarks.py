@@ -172,6 +172,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "store": {"arguments": "run --help", "records": 27, "examples": 20, "rounds": 1},
     "analysis": {"methods": 2, "seeds": 3, "examples": 50, "rounds": 1, "warmup": 0},
     "growth": {"stages": ("plan",), "listed": (5, 10)},
+    "canonical": {"batch_size": 4, "rounds": 1, "warmup": 0, "matrix": 64, "megabytes": 1},
 }
 
 
