@@ -48,7 +48,7 @@ class Growth(Setting):
     clock: str = "wall"
 
 
-QUICK = Growth(trained=(4, 12, 36), listed=(135, 540, 2160))
+QUICK = Growth(trained=(4, 12, 36))
 
 
 @dataclass(frozen=True)
