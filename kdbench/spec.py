@@ -19,9 +19,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.:@+-]*")
 _KEY = re.compile(r"[A-Za-z_]\w*")
 _FLAG = re.compile(r"[A-Za-z_][\w-]*")
 _UNQUOTED = re.compile(r"""[^,\[\]"'\s]+""")
+# Every repetition is possessive, so that no text, however odd, is read twice.
 _ARGUMENT = re.compile(
-    r"""\s*(?:(?P<key>[A-Za-z_]\w*)\s*=\s*)?"""
-    r"""(?P<value>"(?:[^"]|"")*"|'(?:[^']|'')*'|[^,\[\]"']*?)\s*(?:,|\Z)"""
+    r"""\s*+(?:(?P<key>[A-Za-z_]\w*+)\s*+=\s*+)?"""
+    r"""(?P<value>"(?:[^"]|"")*+"|'(?:[^']|'')*+'|[^,\[\]"'\s]++(?:\s++[^,\[\]"'\s]++)*+)\s*+(?:,|\Z)"""
 )
 
 
@@ -70,17 +71,17 @@ class Spec:
 
 def _arguments(text: str, whole: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     params: dict[str, Any] = {}
-    flags: list[str] = []
+    flags: dict[str, None] = {}  # an ordered set
     position = 0
     while position < len(text):
         match = _ARGUMENT.match(text, position)
-        if match is None or not match["value"] or (match["key"] is None and not _FLAG.fullmatch(match["value"])):
+        if match is None or (match["key"] is None and not _FLAG.fullmatch(match["value"])):
             raise BadInput(f"cannot read {text[position:]!r:.80} in {whole!r:.80}", hint="write key=value,key=value")
         key, value = match["key"], match["value"]
         if key in params or (key is None and value in flags):
             raise BadInput(f"'{key or value}' is given twice in {whole!r:.80}")
         if key is None:
-            flags.append(value)
+            flags[value] = None
         else:
             params[key] = _unquoted(value)
         position = match.end()

@@ -13,7 +13,8 @@ import pytest
 
 from kdbench import archives
 from kdbench.archives import unpack
-from kdbench.errors import MissingData
+from kdbench.errors import BadInput, MissingData
+from kdbench.spec import Spec
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -40,6 +41,16 @@ def test_a_suite(kdbench: Run, tmp_path: Path, text: str, said: str) -> None:
     assert (status, printed) == (2, "")
     assert said in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("before", ["", "a=", "a ", '"', "a='", "a=1,"])
+@pytest.mark.parametrize("unit", [" ", "a", "a ", '"', '""', "''", "=", "a=", "\n", "é"])
+@pytest.mark.parametrize("after", ["[]", '"]', ",,]", " x y"])
+def test_a_spec_is_read_once(before: str, unit: str, after: str) -> None:
+    """1,600 spaces took ten seconds, and eight times as long with twice as many."""
+    with pytest.raises(BadInput):
+        Spec.parse("kd[" + before + unit * 50_000 + after)
 
 
 @pytest.fixture
