@@ -88,7 +88,7 @@ def write_cifar(folder: Path, patch: pytest.MonkeyPatch, name: str, label_key: s
     target.mkdir(parents=True)
 
     def write(file: str, content: dict[str, object]) -> str:
-        data = pickle.dumps(content)
+        data = pickle.dumps(content, protocol=4)
         (target / file).write_bytes(data)
         return hashlib.md5(data).hexdigest()
 

@@ -1,19 +1,28 @@
-"""CIFAR10, CIFAR100, FashionMNIST: read by torchvision, found on this machine or downloaded once."""
+"""CIFAR10, CIFAR100, FashionMNIST as torchvision knows them: found on this machine or downloaded once."""
 
 from __future__ import annotations
 
 import http.client
 import tempfile
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kdbench import Count, Data, DataFolders, DataSpec, MissingData, Task, TensorSplit
 
+from ._cifar_files import read_pickled
 from ._images import Normalise
 from ._subset import nested_subset
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Of torchvision's data sets what is used. Shapes: `data` [N, height, width] or [N, height, width, 3]; bytes."""
+
+    data: Any
+    targets: Sequence[int]
+    classes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class _TorchvisionSet(Task):
     """Looks into the search folders (unpacked, then as archives) before it downloads; checksums are torchvision's.
 
     `train_examples`: a stratified part of the training images, nested; None: all.
-    A subclass bears the name of torchvision's class. Before torchvision unpickles a file (CIFAR) it checks its sum.
+    A subclass bears the name of torchvision's class.
     """
 
     title: ClassVar[str]
@@ -44,31 +53,28 @@ class _TorchvisionSet(Task):
             prepare=Normalise.to(used.inputs),
         )
 
-    def _find(self, folders: DataFolders) -> Sequence[Any]:
+    def _find(self, folders: DataFolders) -> Sequence[_Pictures]:
         problems = []
         for root in folders.search:
             (folder,) = self.files
             if (root / folder).is_dir():
                 try:
                     return self._read(root)
-                except (OSError, RuntimeError) as error:
+                except (OSError, RuntimeError, ValueError) as error:
                     problems.append(f"{root / folder}: {_first_line(error)}")
         try:
             unpacked = any(self._unpack(root, folders.cache) for root in folders.search)
             return self._read(folders.cache, download=not unpacked)
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
+        except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
             problems.append(_first_line(error))
             raise MissingData(
                 f"{self.title} is neither on this machine nor downloadable ({'; '.join(problems)})",
                 hint=self._hint(folders),
             ) from error
 
-    def _read(self, root: Path, *, download: bool = False) -> Sequence[Any]:
-        from numpy.exceptions import VisibleDeprecationWarning
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VisibleDeprecationWarning)  # the CIFAR files were pickled by an old numpy
-            return [self._dataset()(root, train=train, download=download and train) for train in (True, False)]
+    def _read(self, root: Path, *, download: bool = False) -> Sequence[_Pictures]:
+        """Train and test."""
+        return [self._dataset()(root, train=train, download=download and train) for train in (True, False)]
 
     def _unpack(self, root: Path, cache: Path) -> bool:
         """Unpacks the archives that lie in `root`, which may be read-only, into `cache`; False: not all are there."""
@@ -107,20 +113,54 @@ class _TorchvisionSet(Task):
         return str(self._dataset().url)
 
 
+class _PickledSet(_TorchvisionSet):
+    """CIFAR, which torchvision would unpickle; here no file can run anything, whatever its checksum."""
+
+    label_key: ClassVar[str]
+
+    def _read(self, root: Path, *, download: bool = False) -> Sequence[_Pictures]:
+        from torchvision.datasets import cifar
+
+        known = self._dataset()
+        sums = dict([*known.train_list, *known.test_list, (known.meta["filename"], known.meta["md5"])])
+        paths = {name: root / known.base_folder / name for name in sums}
+
+        def are_whole() -> bool:
+            return all(cifar.check_integrity(paths[name], md5) for name, md5 in sums.items())
+
+        if download and not are_whole():
+            cifar.download_and_extract_archive(known.url, root, filename=known.filename, md5=known.tgz_md5)
+        if not are_whole():
+            raise RuntimeError("Dataset not found or corrupted")
+        classes = read_pickled(paths[known.meta["filename"]])[known.meta["key"]]
+        parts = ([read_pickled(paths[name]) for name, _ in listed] for listed in (known.train_list, known.test_list))
+        return [self._joined(part, classes) for part in parts]
+
+    def _joined(self, parts: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> _Pictures:
+        import numpy as np
+
+        images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
+        return _Pictures(
+            images.transpose(0, 2, 3, 1), [each for part in parts for each in part[self.label_key]], classes
+        )
+
+
 @dataclass(frozen=True)
-class CIFAR10(_TorchvisionSet):
+class CIFAR10(_PickledSet):
     """60,000 colour photographs of 32x32 pixels, 10 classes, 10,000 for testing (Krizhevsky 2009)."""
 
     title = "CIFAR-10"
     files = ("cifar-10-batches-py",)
+    label_key = "labels"
 
 
 @dataclass(frozen=True)
-class CIFAR100(_TorchvisionSet):
+class CIFAR100(_PickledSet):
     """60,000 colour photographs of 32x32 pixels, 100 classes, 10,000 for testing (Krizhevsky 2009)."""
 
     title = "CIFAR-100"
     files = ("cifar-100-python",)
+    label_key = "fine_labels"
 
 
 @dataclass(frozen=True)
@@ -137,7 +177,7 @@ class FashionMNIST(_TorchvisionSet):
         return str(self._dataset().mirrors[0])
 
 
-def _split(dataset: Any) -> TensorSplit:
+def _split(dataset: _Pictures) -> TensorSplit:
     """[N, height, width] (grey) or [N, height, width, 3], array or tensor, to channels first."""
     import torch
 

@@ -26,6 +26,8 @@ SOURCES = sorted(
     path for folder in ("kdbench", "plugins", "benchmarks", ".ci") for path in (ROOT / folder).rglob("*.py")
 )
 
+# The one that reads what others pickled, in which nothing can run: tests/security/test_pickled_data.py.
+HARMLESS = {"plugins/tasks/_cifar_files.py": ["imports pickle"]}
 UNPICKLING = {"pickle", "dill", "joblib", "shelve", "cloudpickle", "marshal"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn"}
@@ -61,7 +63,8 @@ def _of_call(call: ast.Call) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_line_could_run_what_it_reads(path: Path) -> None:
-    assert list(dangers(ast.parse(path.read_text(encoding="utf-8")))) == []
+    found = [what.partition(": ")[2] for what in dangers(ast.parse(path.read_text(encoding="utf-8")))]
+    assert found == HARMLESS.get(path.relative_to(ROOT).as_posix(), [])
 
 
 @pytest.mark.parametrize(
