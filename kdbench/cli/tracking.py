@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from kdbench.analysis import tables
+from kdbench.cli.console import err
 from kdbench.cli.console import out as console
 from kdbench.cli.reporting import report
 from kdbench.cli.results import board_of
@@ -41,6 +42,7 @@ def synchronise(run: RunFolder, tracking_uri: str, *, with_report: bool = True) 
         method_runs(board),
         artifacts,
         tables.to_frame(board),
+        run.path.parent,
     )
 
 
@@ -87,11 +89,19 @@ def sync_run(reference: str, out: Path, tracking_uri: str | None) -> None:
     )
 
 
-def serve_ui(port: int, out: Path, tracking_uri: str | None) -> None:
-    """Serves MLflow on 127.0.0.1 until interrupted, after printing the link to the latest leaderboard."""
+_OPEN = (
+    "It asks nobody for a password: anyone who reaches this machine can read and change everything in it, and see the "
+    "files that its runs name. To look from elsewhere, `ssh -L PORT:127.0.0.1:PORT THIS_MACHINE` needs no --host."
+)
+
+
+def serve_ui(host: str, port: int, out: Path, tracking_uri: str | None) -> None:
+    """Serves MLflow until interrupted, after printing the link to the latest leaderboard."""
     uri = tracking_uri or default_tracking_uri(out)
     view = _latest_view(uri, out)
-    with start_server(uri, port) as server:
+    with start_server(uri, port, host, out) as server:
+        if not server.address.is_local:
+            err.print(f"warning: MLflow listens on {host}. {_OPEN}", markup=False, soft_wrap=True)
         console.print(f"leaderboard: {server.url}{view or '/'}", markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it")
         server.wait()

@@ -44,10 +44,12 @@ def is_server(tracking_uri: str) -> bool:
     return _scheme(tracking_uri) in ("http", "https", "databricks")
 
 
-def artifact_root(tracking_uri: str) -> Path | None:
-    """`mlartifacts` beside an SQLite database; None for what has an artifact root of its own."""
+def artifact_root(tracking_uri: str, out: Path = Path()) -> Path | None:
+    """`mlartifacts` beside an SQLite database, or in `out` for another one; None for a server, which has its own."""
+    if is_server(tracking_uri):
+        return None
     database = _sqlite_file(tracking_uri)
-    return database.parent / "mlartifacts" if database else None
+    return (database.parent if database else out.resolve()) / "mlartifacts"
 
 
 def masked(text: str, tracking_uri: str = "") -> str:

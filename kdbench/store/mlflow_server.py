@@ -1,4 +1,4 @@
-"""MLflow's UI as a child process, on this machine only."""
+"""MLflow's UI as a child process; on this machine only, unless told otherwise."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
 from kdbench.errors import BadInput, StoreError
+from kdbench.store.listening import LOCAL, Address, free_address
 from kdbench.store.mlflow_client import SILENT, artifact_root, connected, is_server, masked
 
-HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
 _START_SECONDS = 120.0  # 7 s where nothing else runs
 _STOP_SECONDS = 10.0
@@ -28,10 +29,9 @@ _STOP_SECONDS = 10.0
 class Server:
     """A running `mlflow server`; leaving the context ends it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: IO[bytes], tracking_uri: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], address: Address, log: IO[bytes], tracking_uri: str) -> None:
         self._process, self._log, self._tracking_uri = process, log, tracking_uri
-        self.port = port
-        self.url = f"http://{HOST}:{port}"
+        self.address, self.port, self.url = address, address.port, address.url
 
     def __enter__(self) -> Server:
         return self
@@ -67,8 +67,9 @@ class Server:
         self._log.close()
 
     def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.port)) == 0
+        with suppress(OSError), socket.create_connection(self.address.reached, timeout=1):
+            return True
+        return False
 
     def _await_answer(self) -> None:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
@@ -77,7 +78,7 @@ class Server:
             if self._process.poll() is not None:
                 raise self._failure("did not start")
             try:
-                with direct.open(f"{self.url}/health", timeout=5):
+                with direct.open(f"{self.address.url_here}/health", timeout=5):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
@@ -89,23 +90,24 @@ class Server:
         return StoreError(f"the MLflow server {what}", hint=masked("\n".join(lines[-5:]), self._tracking_uri) or None)
 
 
-def start_server(tracking_uri: str, port: int = DEFAULT_PORT) -> Server:
-    """Starts MLflow's UI on 127.0.0.1 and returns once it answers; port 0 takes any free one.
+def start_server(tracking_uri: str, port: int = DEFAULT_PORT, host: str = LOCAL, out: Path = Path()) -> Server:
+    """Starts MLflow's UI and returns once it answers; port 0 takes any free one.
+
+    `out`: the folder of all runs, where the artifacts of a database that is no file go.
 
     Raises:
-        BadInput: the port is busy or none, or the URI is already a server's.
+        BadInput: the port is busy or none, the host no address of this machine, or the URI is already a server's.
         StoreError: the database cannot be used, or the server does not start.
     """
     if is_server(tracking_uri):
         raise BadInput(f"{masked(tracking_uri)} is a server already", hint="open it in a browser")
-    port = _free(port)
+    address = free_address(host, port)
     with connected(tracking_uri) as client:
         client.search_experiments(max_results=1)  # creates a fresh database before several processes touch it
-    artifacts = artifact_root(tracking_uri)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    # A page elsewhere that has its own name lead here (DNS rebinding) gets no answer.
-    command += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
-    command += ["--artifacts-destination", str(artifacts)] if artifacts else []
+    command = [sys.executable, "-m", "mlflow", "server", "--host", str(address.number), "--port", str(address.port)]
+    command += ["--workers", "1", "--allowed-hosts", ",".join(address.names)]
+    command += ["--cors-allowed-origins", ",".join(f"http://{name}" for name in address.names)]
+    command += ["--artifacts-destination", str(artifact_root(tracking_uri, out))]
     environment = {
         **os.environ,
         **SILENT,
@@ -118,7 +120,7 @@ def start_server(tracking_uri: str, port: int = DEFAULT_PORT) -> Server:
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
-    server = Server(process, port, log, tracking_uri)
+    server = Server(process, address, log, tracking_uri)
     try:
         with _termination_interrupts():
             server._await_answer()
@@ -126,20 +128,6 @@ def start_server(tracking_uri: str, port: int = DEFAULT_PORT) -> Server:
         server.close()
         raise
     return server
-
-
-def _free(port: int) -> int:
-    try:
-        with socket.socket() as probe:
-            # As the server itself will: a port whose last connections are still closing is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        reason = "is busy" if isinstance(error, OSError) else "is none"
-        if isinstance(error, PermissionError):
-            reason = "needs privileges"
-        raise BadInput(f"port {port} {reason}", hint="choose another one with --port, or --port 0 for any") from error
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

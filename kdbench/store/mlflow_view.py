@@ -53,10 +53,12 @@ def sync(
     method_runs: Sequence[MethodRun],
     artifacts: Mapping[str, str | bytes],
     table: pd.DataFrame | None = None,
+    out: Path = Path(),
 ) -> SyncResult:
     """Makes MLflow show exactly these records: what stands there is left alone, what no longer holds is deleted.
 
-    `artifacts`: files of the report run by name; links lead to "report.html", or else to "leaderboard.md".
+    `artifacts`: files of the report run by name; links lead to "report.html", or else to "leaderboard.md". `out`: the
+    folder of all runs, where those of a database that is no file go.
     Killed at any moment and called again, it ends the same: an MLflow run's digest is its last tag.
 
     Raises:
@@ -67,7 +69,7 @@ def sync(
     wanted = entries(run_name, manifest, records, method_runs, artifacts, table)
     views = saved_views(run_name, method_runs, records)
     with connected(tracking_uri) as client:
-        experiment_id = _experiment(client, manifest.suite, artifact_root(tracking_uri))
+        experiment_id = _experiment(client, manifest.suite, artifact_root(tracking_uri, out))
         writer = _Writer(client, experiment_id, run_name)
         for entry in wanted:
             writer.write(entry)

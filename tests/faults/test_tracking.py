@@ -154,7 +154,9 @@ def test_a_server_that_goes_midway(
     else:
         backend = default_tracking_uri(tmp_path / "server")
     original = Tracker.sync
-    monkeypatch.chdir(tmp_path)  # where a server with another database than SQLite puts its artifacts
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
 
     def killing(server: Server) -> Callable[..., None]:
         def sync(self: Tracker, *arguments: Any, last: bool = False) -> None:
@@ -163,16 +165,19 @@ def test_a_server_that_goes_midway(
 
         return sync
 
-    with start_server(backend, port=0) as server, monkeypatch.context() as patch:
+    with start_server(backend, port=0, out=begun) as server, monkeypatch.context() as patch:
         patch.setattr(Tracker, "sync", killing(server))
         status, _, said = kdbench("run", str(suite), "--out", str(begun), "--tracking-uri", server.url)
     assert status == 0, said
     assert "was not updated" in said
     assert "s3cret" not in said
     assert results(begun) == results(unharmed)
-    with start_server(backend, server.port) as server:
+    with start_server(backend, server.port, out=begun) as server:
         first, second = (kdbench("sync", "--out", str(begun), "--tracking-uri", server.url) for _ in range(2))
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "0 runs created, 0 updated" in second[1]
+    assert list(elsewhere.iterdir()) == [], "nothing lies where the command was given"
+    root = begun if database == "PostgreSQL" else tmp_path / "server"
+    assert list((root / "mlartifacts").rglob("report.html"))
     told(f"MLflow's server ({database}) goes midway", "killed after the first sync; started again", _note(said))
     told(f"then `kdbench sync`, twice ({database})", "a second server on the same database", second[1])
