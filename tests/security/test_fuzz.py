@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,22 @@ def test_no_traceback_no_hang_and_no_file_outside(fuzz: ModuleType) -> None:
         assert (tally["faults"], tally["outside"]) == ({}, 0), name
     assert sum(tally["inputs"] for tally in report.samples.values()) >= 400
     assert sum(tally["refused"] for tally in report.samples.values()) > 100, "most inputs are wrong, not all"
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed")
+def test_libfuzzer_looks_for_inputs_too(fuzz: ModuleType) -> None:
+    """With instrumented modules, in a process of its own."""
+    report = fuzz.measure(fuzz.Fuzzing(engine="atheris", inputs=50, readers=("manifests",)))
+    (tally,) = report.samples.values()
+    assert (tally["inputs"], tally["faults"], tally["outside"]) == (50, {}, 0)
+    assert tally["refused"] > 10
+
+
+def test_an_engine_that_is_not_here_is_said(fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "find_spec", lambda name: None)
+    for engine in ("atheris", "afl"):
+        with pytest.raises(BadInput, match=f"no engine '{engine}' here\nhypothesis or atheris; the latter comes with"):
+            fuzz.measure(fuzz.Fuzzing(engine=engine))
 
 
 def crash(value: Any, folder: Path) -> None:
