@@ -27,7 +27,9 @@ class Crop:
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         batch, _, height, width = images.shape
-        offsets = torch.randint(0, 2 * self.padding + 1, (2, batch), generator=generator).to(images.device)
+        offsets = torch.randint(0, 2 * self.padding + 1, (2, batch), generator=generator).to(
+            images.device, non_blocking=True
+        )
         windows = pad(images, [self.padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
         return windows[torch.arange(batch, device=images.device), :, offsets[0], offsets[1]]
 
@@ -37,8 +39,8 @@ class Flip:
     """Left and right exchanged in about half of the images."""
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        flipped = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator).bool().to(images.device)
-        return torch.where(flipped, images.flip(-1), images)
+        flipped = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator).bool()
+        return torch.where(flipped.to(images.device, non_blocking=True), images.flip(-1), images)
 
 
 _TRANSFORMS: dict[str, type[Crop] | type[Flip]] = {"crop": Crop, "flip": Flip}

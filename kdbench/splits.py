@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -38,13 +38,22 @@ class TensorSplit:
     def batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
         """The batches whose examples `order` lists by position, each a LongTensor [batch]."""
         for positions in order:
-            chosen = positions.to(self.inputs.device)
-            yield Batch(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen), positions)
+            chosen = positions.to(self.inputs.device, non_blocking=True)
+            yield Batch(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen), chosen)
 
     def subset(self, indices: Tensor) -> TensorSplit:
         """The same examples, restricted to `indices` (LongTensor) in that order."""
         chosen = indices.to(self.inputs.device)
         return TensorSplit(self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen))
+
+    @property
+    def nbytes(self) -> int:
+        """Of inputs and targets."""
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def to(self, device: torch.device) -> TensorSplit:
+        """The same examples on `device`, where their batches are then made."""
+        return TensorSplit(self.inputs.to(device), self.targets.to(device))
 
     def digest(self) -> str:
         """SHA-256 over dtype, shape and bytes of inputs and targets, as hex; computed once."""
@@ -183,6 +192,19 @@ def with_validation(data: Data, fraction: float) -> Data:
         return data
     kept, held_out = stratified_holdout(data.train.targets, fraction, VALIDATION_SEED)
     return replace(data, train=data.train.subset(kept), validation=data.train.subset(held_out))
+
+
+def resident(data: Data, device: torch.device, fits: Callable[[int], bool]) -> Data:
+    """The data with the splits that training reads on `device`, all of them at once, if they are in memory and `fits`
+    says that there is room for their bytes; the test split stays where it is."""
+    held = [split for split in (data.train, data.validation) if isinstance(split, TensorSplit)]
+    if not held or not fits(sum(split.nbytes for split in held)):
+        return data
+    train, validation = (
+        split.to(device) if isinstance(split, TensorSplit) else split for split in (data.train, data.validation)
+    )
+    assert train is not None
+    return replace(data, train=train, validation=validation)
 
 
 def stratified_order(targets: Tensor, seed: int) -> Tensor:

@@ -116,7 +116,7 @@ def test_perplexity_and_accuracy_match_numpy() -> None:
 
 def test_the_batch_of_a_prediction_is_small_where_answers_are_large() -> None:
     def size(**changes: Any) -> int:
-        return prediction._batch_size(replace(DataSpec((3,), 10), **changes))
+        return prediction.evaluation_batch(replace(DataSpec((3,), 10), **changes))
 
     assert size() == 256
     assert size(positions=(100,)) == 32

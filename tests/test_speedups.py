@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from kdbench.plan import LoadedTask
 from kdbench.recipe import Recipe
 from kdbench.task import Task
 from kdbench.training import stored_answers as module
-from kdbench.training.stored_answers import stored_answers
+from kdbench.training.stored_answers import StoredAnswers, stored_answers
 
 CPU = torch.device("cpu")
 
@@ -94,7 +96,23 @@ def test_a_kill_while_they_are_written_costs_only_time(tmp_path: Path) -> None:
     assert found is not None
     assert np.isfinite(found.arrays["logits"]).all()
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["SHA256SUMS", "logits.npy", "seconds.json", "stage1.npy"]
+    left = {path.name for path in folder.iterdir()}
+    assert left == {".lock", "SHA256SUMS", "logits.npy", "seconds.json", "stage1.npy"}
+
+
+def test_two_at_once_compute_them_once(tmp_path: Path) -> None:
+    """As cohorts of other seeds do that learn from one teacher side by side."""
+    asking, teachers = threading.Barrier(2), [Counting(), Counting()]
+
+    def take(teacher: Counting) -> StoredAnswers | None:
+        asking.wait()
+        return stored_answers(teacher, loaded(), CPU, tmp_path, "teacher")
+
+    with ThreadPoolExecutor() as pool:
+        one, other = pool.map(take, teachers)
+    assert one is not None
+    assert other is not None
+    assert one.seconds == other.seconds, "the one's are the other's"
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +123,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(StoreError, match="No space left on device"):
         stored_answers(Counting(), loaded(), CPU, tmp_path, "teacher")
     (folder,) = tmp_path.iterdir()
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def flipped(data: bytes) -> bytes:

@@ -1,5 +1,5 @@
 """The command line: the only room that prints."""
 
-from kdbench.cli.app import main
+from kdbench.cli.entry import main
 
 __all__ = ["main"]

@@ -1,21 +1,19 @@
-"""The commands, their flags, and how an error becomes one clear message and an exit status.
+"""The commands and their flags.
 
-Exit status: 0 done; 1 some requested trial failed, or a requirement is not met; 2 bad input; 70 a fault of kdbench
-itself; 75 the run's time is over; 130 interrupted, 143 terminated. After the last three the same command goes on.
 Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from kdbench.cli.datasets import data
 from kdbench.cli.options import (
     RESULTS,
+    CohortMemoryOption,
     DeviceOption,
     ExecutorOption,
     JsonOption,
@@ -35,10 +33,9 @@ from kdbench.cli.options import (
     TrialMinutesOption,
     TrialsOption,
     choose_plugins,
-    global_options_first,
 )
 from kdbench.cli.scaffolding import new
-from kdbench.errors import BadInput, KdbenchError
+from kdbench.errors import BadInput
 
 app = typer.Typer(
     name="kdbench",
@@ -50,8 +47,6 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(new, name="new")
-
-_STOPPED = (130, 143)  # what Typer makes of Ctrl-C, and `run` of SIGTERM
 
 
 @app.callback()
@@ -79,6 +74,7 @@ def run(
     executor: ExecutorOption = "local",
     trial_minutes: TrialMinutesOption = None,
     trial_memory: TrialMemoryOption = None,
+    cohort_memory: CohortMemoryOption = None,
     max_hours: MaxHoursOption = None,
     tracking_uri: TrackingOption = None,
     profile: ProfileOption = False,
@@ -92,7 +88,8 @@ def run(
     from kdbench.training.device import resolve_device
 
     trials, target = requested_trials(track, tuning_trials), resolve_device(device)
-    means = requested_means(executor, Limits(trial_minutes, trial_memory, max_hours), profile or trace is not None)
+    limits = Limits(trial_minutes, trial_memory, max_hours, cohort_memory)
+    means = requested_means(executor, limits, profile or trace is not None)
     with profile_of(target, profile, trace):
         status = run_suite(suite, method or [], seeds, trials, out, name, target, means, tracking_uri)
     raise typer.Exit(status)
@@ -272,14 +269,17 @@ def sync(run: RunArgument = "latest", out: OutOption = RESULTS, tracking_uri: Tr
 
 @app.command()
 def ui(
+    host: Annotated[
+        str, typer.Option("--host", metavar="H", help="The address to listen on; other than the default others see it.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="P", min=1, max=65535)] = 5000,
     out: OutOption = RESULTS,
     tracking_uri: TrackingOption = None,
 ) -> None:
-    """Serve MLflow on 127.0.0.1 and print the link to the leaderboard."""
+    """Serve MLflow and print the link to the leaderboard."""
     from kdbench.cli.tracking import serve_ui
 
-    serve_ui(port, out, tracking_uri)
+    serve_ui(host, port, out, tracking_uri)
 
 
 @app.command()
@@ -288,34 +288,3 @@ def doctor(json: JsonOption = False) -> None:
     from kdbench.cli.doctor import show_doctor
 
     show_doctor(json)
-
-
-def main() -> None:
-    """Runs a command; a person sees one message, and a traceback only with --debug."""
-    sys.argv[1:] = global_options_first(sys.argv[1:])
-    debug = "--debug" in sys.argv
-    try:
-        app()
-    except KdbenchError as error:
-        if debug:
-            raise
-        _fail(error.message, error.hint, error.exit_code)
-    except SystemExit as end:
-        if end.code in _STOPPED:
-            _fail("stopped", "everything finished is kept; the same command goes on from here", int(end.code))
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        _fail(f"kdbench itself failed: {type(error).__name__}: {error}", "run again with --debug and report it", 70)
-
-
-def _fail(message: str, hint: str | None, status: int) -> NoReturn:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print("[bold red]error:[/] ", end="")
-    console.print(message, markup=False)
-    if hint:
-        console.print(hint, markup=False, style="dim" if console.is_terminal else None)
-    raise SystemExit(status)

@@ -45,8 +45,8 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME[key=value,...]",
-        help=r"Where cohorts are trained: local (this process), processes\[workers=N], ray\[address=HOST:PORT], "
-        r"slurm\[partition=P].",
+        help=r"Where cohorts are trained: local (this process), processes\[workers=N,ranks=R], "
+        r"ray\[address=A,store=URL], slurm\[partition=P].",
     ),
 ]
 TrialMinutesOption = Annotated[
@@ -55,6 +55,14 @@ TrialMinutesOption = Annotated[
 ]
 TrialMemoryOption = Annotated[
     float | None, typer.Option("--trial-memory", metavar="GB", help="A trial that takes more memory fails.")
+]
+CohortMemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cohort-memory",
+        metavar="GB",
+        help="Students that would take more together are trained in several parts; default: what a GPU has free.",
+    ),
 ]
 MaxHoursOption = Annotated[
     float | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from kdbench.errors import KdbenchError
 from kdbench.execution.event_log import Event, replay
@@ -14,6 +13,7 @@ from kdbench.execution.local import CohortRunner, TeacherFailed, is_finished
 from kdbench.execution.pool import Attempt, Death, Pool
 from kdbench.execution.units import Unit, units_to_run
 from kdbench.execution.work import Work
+from kdbench.execution.workplace import StopSign
 from kdbench.measuring.record import Record
 from kdbench.plan import Trial
 from kdbench.training.observer import Observer
@@ -31,10 +31,9 @@ class Dispatcher:
     """
 
     def __init__(
-        self, work: Work, pool: Pool, limits: Limits, stop: Path, observer: Observer, only: Unit | None = None
+        self, work: Work, pool: Pool, limits: Limits, stop: StopSign, observer: Observer, only: Unit | None = None
     ) -> None:
-        """`stop`: the file whose existence tells the workers to stop at the end of an epoch; `only`: of all that the
-        work comes to."""
+        """`stop`: tells the workers to stop at the end of an epoch; `only`: of all that the work comes to."""
         self._pool, self._limits, self._stop, self._observer = pool, limits, stop, observer
         self._runner = CohortRunner(work.plan, work.run, work.out, work.device, observer, work.validation_only)
         self._trials = {trial.fingerprint: trial for trial in (*work.plan.trials, *work.plan.teachers)}

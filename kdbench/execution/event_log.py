@@ -1,4 +1,4 @@
-"""What a worker tells its driver: JSON lines in a file that both see, so that it works on one machine and on many."""
+"""What a worker tells its driver: JSON lines, by default in a file that both see."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ class EventLog(Observer):
         self._path = path
 
     def write(self, event: str, **facts: Any) -> None:
-        """Appends one event. The file is opened anew: nobody is surprised by a descriptor that a method closed."""
+        """Tells one event."""
+        self._append(json.dumps({"event": event, **facts}) + "\n")
+
+    def _append(self, line: str) -> None:
+        """The file is opened anew: nobody is surprised by a descriptor that a method closed."""
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"event": event, **facts}) + "\n")
+                file.write(line)
         except OSError as error:
             raise StoreError(f"cannot write {self._path}: {error.strerror or error}") from error
 
@@ -68,7 +72,7 @@ class EventReader:
             return []
         whole = read[: read.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [event for line in whole.splitlines() if (event := _parsed(line))]
+        return [event for line in whole.splitlines() if (event := parsed(line))]
 
 
 def replay(event: Event, trials: Mapping[str, Trial], observer: Observer) -> None:
@@ -90,10 +94,11 @@ def replay(event: Event, trials: Mapping[str, Trial], observer: Observer) -> Non
             observer.note(event["message"])
 
 
-def _parsed(line: bytes) -> Event | None:
+def parsed(line: bytes) -> Event | None:
+    """The event that a line holds; None where it is none."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 

@@ -28,7 +28,15 @@ class Local:
             yield from Processes(workers=1).execute(work, limits, observer)
             return
         clocked = ClockedObserver(observer, limits.clock())
-        yield from execute(work.plan, work.run, work.out, work.device, clocked, validation_only=work.validation_only)
+        yield from execute(
+            work.plan,
+            work.run,
+            work.out,
+            work.device,
+            clocked,
+            validation_only=work.validation_only,
+            cohort_memory=limits.cohort_memory,
+        )
 
 
 EXECUTORS: dict[str, type[Executor]] = {"local": Local, "processes": Processes, "ray": Ray, "slurm": Slurm}

@@ -15,6 +15,7 @@ from kdbench.profiling import Profile
 
 _WIDTH = 512  # bytes: a beat is written over the last one in one piece
 _NOBODYS = frozenset({"teacher"})  # spans that name a network which serves the whole cohort
+_WAITING = "waiting"  # spans in which another command is at work
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Heartbeat(Profile):
             os._exit(1)  # a copy of this worker that a method forked and let return: two would train the same
         if not of or phase in _NOBODYS:
             yield
+            if phase == _WAITING:
+                self._beat("", time.monotonic())  # alive, and at nothing that takes too long
             return
         started = time.monotonic()
         self._beat(of, started)

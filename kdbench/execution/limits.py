@@ -29,6 +29,8 @@ class Limits:
         trial_memory: resident memory per trial in GB (10^9 bytes), an accelerator's not counted, beyond what libraries
             and data take; what several trials in company may hold together is the sum of theirs.
         max_hours: wall-clock hours of the run; it stops at the end of an epoch, to be resumed.
+        cohort_memory: GB that the tensors of students in lockstep, and of their teachers, may take; what would take
+            more is trained in several parts. None: what a CUDA device has free, and anything elsewhere.
 
     Raises:
         BadInput: one of them is not above 0.
@@ -37,9 +39,10 @@ class Limits:
     trial_minutes: float | None = None
     trial_memory: float | None = None
     max_hours: float | None = None
+    cohort_memory: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("trial_minutes", "trial_memory", "max_hours"):
+        for name in ("trial_minutes", "trial_memory", "max_hours", "cohort_memory"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise BadInput(f"--{name.replace('_', '-')} {value:g}: must be above 0")
@@ -77,7 +80,8 @@ class Limits:
 
 
 class ClockedObserver(Observer):
-    """Passes everything on, and looks at the clock before a cohort and between two epochs, where nothing is lost."""
+    """Passes everything on, and looks at the clock where nothing is lost: before a cohort, between two epochs, and
+    while it waits for others."""
 
     def __init__(self, observer: Observer, look: Callable[[], None]) -> None:
         self._observer, self._look = observer, look
@@ -95,6 +99,10 @@ class ClockedObserver(Observer):
 
     def trial_stored(self, trial: Trial, status: str, reason: str | None) -> None:
         self._observer.trial_stored(trial, status, reason)
+
+    def waiting(self) -> None:
+        self._observer.waiting()
+        self._look()
 
     def note(self, message: str) -> None:
         self._observer.note(message)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from kdbench.errors import KdbenchError, StoreError
+from kdbench.execution.run_lock import in_turn
 from kdbench.measuring.environment import environment
 from kdbench.measuring.measure import Measurer
 from kdbench.measuring.record import Record
 from kdbench.measuring.validation import ValidationMeasurer
-from kdbench.plan import Cohort, Plan, Trial
+from kdbench.plan import Cohort, LoadedTask, Plan, Trial
 from kdbench.profiling import span
+from kdbench.splits import resident
 from kdbench.store.run_folder import RunFolder
 from kdbench.store.trial_files import TrialFiles, teacher_files
 from kdbench.training.cohort import Trained, train
+from kdbench.training.memory import DeviceMemory, Forecaster
 from kdbench.training.observer import Observer
 from kdbench.training.prediction import Predictions
+from kdbench.training.ranks import ALONE, Ranks
 
 
 class TeacherFailed(KdbenchError):
@@ -61,16 +65,18 @@ def execute(
     observer: Observer,
     *,
     validation_only: bool = False,
+    cohort_memory: float | None = None,
 ) -> Iterator[list[Record]]:
     """Trains, measures and stores what has no record yet; yields the new records, cohort by cohort.
 
     `out`: the folder of all runs; trained teachers are shared between them. `validation_only`: of students and teachers
-    nothing but the validation score is measured, the test split is not opened, and no student is kept.
+    nothing but the validation score is measured, the test split is not opened, and no student is kept. `cohort_memory`:
+    see `Limits`.
 
     Raises:
         StoreError: results cannot be written. Everything already stored is kept.
     """
-    runner = CohortRunner(plan, run, out, device, observer, validation_only)
+    runner = CohortRunner(plan, run, out, device, observer, validation_only, cohort_memory=cohort_memory)
     yield runner.begin()
     for cohort in plan.cohorts:
         missing = tuple(trial for trial in cohort.trials if not is_finished(runner.files(trial).record()))
@@ -89,13 +95,19 @@ class CohortRunner:
         device: torch.device,
         observer: Observer,
         validation_only: bool,
+        ranks: Ranks = ALONE,
+        cohort_memory: float | None = None,
     ) -> None:
+        self.ranks = ranks
+        self._memory = DeviceMemory(device, cohort_memory)
+        self._forecaster = Forecaster(plan.architectures, device, observer.note)
+        self._resident: dict[str, LoadedTask] = {}
         self.plan, self.run, self.out, self.device, self.observer = plan, run, out, device, observer
         self.validation_only = validation_only
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True  # else a trial's bits would depend on its company
         measurer = ValidationMeasurer if validation_only else Measurer
-        self.measurer = measurer(plan, device, environment(str(device)))
+        self.measurer = measurer(plan, device, environment(str(device), ranks.size))
 
     def begin(self) -> list[Record]:
         """Stores the tasks' assets, and records for what cannot run here, each with its reason; returns these."""
@@ -128,8 +140,41 @@ class CohortRunner:
         records = [self.fail(trial, failure.message) for trial, failure in lacking.items()]
         able = tuple(trial for trial in cohort.trials if trial not in lacking)
         if able:
-            records += [self._store(trained, teachers) for trained in self._train_in_parts(Cohort(able), teachers)]
+            for part in self._parts(Cohort(able), teachers):
+                records += [self._store(trained, teachers) for trained in self._train_in_parts(part, teachers)]
         return records
+
+    def _parts(self, cohort: Cohort, teachers: Mapping[str, Teacher]) -> list[Cohort]:
+        """The cohort, or the smaller ones, in the order of training, that fit the memory there is."""
+        if len(cohort.trials) == 1:
+            return [cohort]
+        networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
+        task = self._task(cohort)  # first: it takes room itself
+        room = self._memory.room_for(networks.values())
+        if room is None:
+            return [cohort]
+        forecast = self._forecaster.forecast(cohort, task, networks)
+        parts = forecast.parts(room)
+        if len(parts) > 1:
+            whole, largest = forecast.peak(cohort.trials), max(map(forecast.peak, parts))
+            self.observer.note(
+                f"{len(cohort.trials)} students of seed {cohort.head.seed} would take {whole / 1e9:.3g} GB together,"
+                f" and there are {room / 1e9:.3g}: they are trained in {len(parts)} parts, of at most"
+                f" {largest / 1e9:.3g} GB"
+            )
+        return [Cohort(part) for part in parts]
+
+    def _task(self, cohort: Cohort) -> LoadedTask:
+        """The cohort's task with the examples that its seed sees, on the device where they have room."""
+        name = cohort.head.task
+        if cohort.head.method.needs.targets == "teacher":  # they are decoded on the CPU
+            return self.plan.tasks[name].seen(cohort.head.seed)
+        if name not in self._resident:
+            loaded = self.plan.tasks[name]
+            self._resident = {}  # makes room
+            moved = resident(loaded.data, self.device, self._memory.fits_data)
+            self._resident = {name: replace(loaded, data=moved)}
+        return self._resident[name].seen(cohort.head.seed)
 
     def _train_in_parts(self, cohort: Cohort, teachers: Mapping[str, Teacher]) -> Iterator[Trained]:
         """The cohort, and again, in smaller ones, what ran out of memory in so much company; each goes on from its last
@@ -154,13 +199,14 @@ class CohortRunner:
         networks = {fingerprint: teacher.network for fingerprint, teacher in teachers.items()}
         return train(
             cohort,
-            self.plan.tasks[cohort.head.task].seen(cohort.head.seed),
+            self._task(cohort),
             self.plan.architectures,
             networks,
             lambda trial: self.files(trial).checkpoint,
             self.device,
             self.observer,
             lambda teacher: self.files(teacher).answers,
+            self.ranks,
         )
 
     def files(self, trial: Trial) -> TrialFiles:
@@ -200,7 +246,10 @@ class CohortRunner:
         record = files.record()
         if not is_finished(record):
             own = {teacher.fingerprint: self.teacher(teacher) for teacher in trial.teachers}
-            record = next(self._store(trained, own) for trained in self._train(Cohort((trial,)), own))
+            with in_turn(files.folder, f"the teacher {trial.student} (seed {trial.seed})", self.observer):
+                record = files.record()  # another run's, perhaps, by now
+                if not is_finished(record):
+                    record = next(self._store(trained, own) for trained in self._train(Cohort((trial,)), own))
         assert record is not None
         if record.status != "done":
             raise TeacherFailed.of(trial, record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 import torch
 
 from kdbench.errors import BadInput
-from kdbench.execution import process_group
 from kdbench.execution.dispatch import Dispatcher
 from kdbench.execution.event_log import Event, EventReader
 from kdbench.execution.heartbeat import Beat, last_beat
 from kdbench.execution.limits import Limits
 from kdbench.execution.pool import Death
+from kdbench.execution.process_group import MARK, ProcessGroup
 from kdbench.execution.units import Unit
 from kdbench.execution.work import Job, Work
 from kdbench.execution.workplace import Workplace
@@ -32,24 +33,47 @@ _SAID = 4000  # bytes of a dead worker's last words
 @dataclass(frozen=True)
 class Processes:
     """Cohorts side by side in `workers` processes of this machine. Each computes with as many threads as this command
-    would (OMP_NUM_THREADS), because the last bits depend on them. Several CUDA devices are dealt out in turn."""
+    would (OMP_NUM_THREADS), because the last bits depend on them. Several CUDA devices are dealt out in turn.
+
+    Where one device cannot hold a batch, each worker may be so many `ranks`: processes that train a cohort together
+    (distributed data parallel), each on a device of its own and with its share of every batch. They come to the results
+    of one process but for rounding, and for dropout, whose masks are others; records say so ("ranks").
+    """
 
     workers: Count = 2
+    ranks: Count = 1
 
     def execute(self, work: Work, limits: Limits, observer: Observer) -> Generator[list[Record]]:
         """See `Executor`."""
         if os.name != "posix":
             raise BadInput("the executor 'processes' needs Linux or macOS", hint="--executor local runs anywhere")
+        if self.ranks > 1:
+            self._check_ranks(work.device)
         with Workplace.of(work.run) as place:
-            yield from carry_out_here(work, limits, place, self.workers, observer)
+            yield from carry_out_here(work, limits, place, self.workers, observer, ranks=self.ranks)
+
+    def _check_ranks(self, device: torch.device) -> None:
+        asked = f"the executor 'processes' with ranks={self.ranks}"
+        if not torch.distributed.is_available():
+            raise BadInput(f"{asked} needs a torch that was built with torch.distributed")
+        if device.type not in ("cpu", "cuda") or device.index is not None:
+            raise BadInput(f"{asked} cannot share --device {device}", hint="choose --device cpu or --device cuda")
+        if device.type == "cuda" and torch.cuda.device_count() < self.ranks:
+            raise BadInput(f"{asked} needs as many CUDA devices; there are {torch.cuda.device_count()}")
 
 
 def carry_out_here(
-    work: Work, limits: Limits, place: Workplace, slots: int, observer: Observer, only: Unit | None = None
+    work: Work,
+    limits: Limits,
+    place: Workplace,
+    slots: int,
+    observer: Observer,
+    only: Unit | None = None,
+    ranks: int = 1,
 ) -> Generator[list[Record]]:
-    """Has the work, or one unit of it, done by worker processes of this machine."""
+    """Has the work, or one unit of it, done by `slots` workers of this machine, each of so many `ranks`."""
     place.job.write_text(Job.of(work, limits).model_dump_json())
-    pool = ProcessPool(place, slots, work.device)
+    pool = ProcessPool(place, slots, work.device, ranks)
     try:
         yield from Dispatcher(work, pool, limits, place.stop, observer, only).run()
     finally:
@@ -59,8 +83,8 @@ def carry_out_here(
 class ProcessPool:
     """Worker processes; one that has done its unit is given the next."""
 
-    def __init__(self, place: Workplace, slots: int, device: torch.device) -> None:
-        self.slots = slots
+    def __init__(self, place: Workplace, slots: int, device: torch.device, ranks: int = 1) -> None:
+        self.slots, self.ranks = slots, ranks
         self._place, self._device = place, device
         self._idle: list[_Worker] = []
         self._all: list[_Worker] = []
@@ -91,19 +115,23 @@ class ProcessPool:
         if self._device.type == "cuda" and self._device.index is None:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             cards = visible.split(",") if visible else [str(card) for card in range(torch.cuda.device_count())]
-            variables["CUDA_VISIBLE_DEVICES"] = cards[len(self._all) % len(cards)]
+            first = len(self._all) * self.ranks
+            own = (cards[(first + rank) % len(cards)] for rank in range(self.ranks))
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         return {**os.environ, **variables}
 
 
 class _Worker:
-    """A worker process in a session of its own; an Attempt at the unit that it was given last."""
+    """A worker process in a session of its own, which the ranks that it starts share; an Attempt at the unit that it
+    was given last."""
 
     def __init__(self, pool: ProcessPool, place: Workplace, number: int, variables: dict[str, str]) -> None:
         self._pool, name = pool, f"worker-{number}"
         self._held: int | None = None
         self._events, self._beats = EventReader(place.folder / f"{name}.events"), place.folder / f"{name}.beat"
         self._log = place.folder / f"{name}.log"
-        command = [sys.executable, "-P", "-m", "kdbench.execution.worker", str(place.folder), name]
+        command = [sys.executable, "-P", "-m", "kdbench.execution.worker", str(place.folder), name, str(pool.ranks)]
+        mark = secrets.token_hex(8)
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -111,9 +139,10 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=variables,
+                env={**variables, MARK: mark},
                 start_new_session=True,
             )
+        self._group = ProcessGroup(self._process.pid, mark)
 
     def give(self, unit: Unit) -> bool:
         """Whether it still takes one."""
@@ -148,18 +177,18 @@ class _Worker:
 
     def growth(self) -> int:
         """The bytes of memory that it and its children took since the unit began."""
-        return 0 if self._held is None else process_group.usage(self._process.pid).resident_bytes - self._held
+        return 0 if self._held is None else self._group.usage().resident_bytes - self._held
 
     def kill(self) -> None:
         """Ends it at once, and everything that it started."""
-        process_group.kill(self._process.pid)
+        self._group.kill()
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
 
     def close(self) -> None:
         """Back to the others; but what a method started and left behind must not go on beside the next unit."""
-        if self._process.poll() is None and process_group.usage(self._process.pid).processes == 1:
+        if self._process.poll() is None and self._group.usage().processes == self._pool.ranks:
             self._pool.release(self)
         else:
             self.kill()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
 from kdbench.errors import BadInput, MissingExtra
+from kdbench.execution.channels import Channel, Events, FolderChannel
 from kdbench.execution.dispatch import Dispatcher
-from kdbench.execution.event_log import Event, EventReader
+from kdbench.execution.event_log import Event
 from kdbench.execution.heartbeat import Beat
 from kdbench.execution.limits import Limits
 from kdbench.execution.pool import Death
-from kdbench.execution.processes import import_path
-from kdbench.execution.supervisor import supervise
+from kdbench.execution.store_channel import StoreChannel
 from kdbench.execution.units import Unit
 from kdbench.execution.work import Job, Work
 from kdbench.execution.workplace import Workplace
@@ -33,7 +34,12 @@ _PATIENCE = 10.0  # seconds for a cluster to answer
 @dataclass(frozen=True)
 class Ray:
     """A task per cohort and per teacher on the cluster at `address`, by default the one that Ray finds, or else one on
-    this machine alone; --out and the data lie where all nodes see them.
+    this machine alone; --out, plugins and data lie where all nodes see them.
+
+    With `store`, the URL of a folder that fsspec can write (s3://bucket/folder, gs://..., file:///...), nodes share
+    nothing else: teachers and checkpoints go through it, plugins and the local modules that they import go with the
+    tasks, and the driver alone writes --out. With `data`, such a URL too, each node copies what lies there once;
+    otherwise it has its own KDBENCH_DATA.
 
     A task holds `cpus` cores, `memory_gb` (0: whatever there is) and, with --device cuda, one GPU. Nodes may come and
     go: what ran on a lost one goes on elsewhere from its last epoch.
@@ -42,40 +48,57 @@ class Ray:
     address: str = ""
     cpus: Count = 1
     memory_gb: Annotated[int, Ge(0)] = 0
+    store: str = ""
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        if self.data and not self.store:
+            raise BadInput(
+                "--executor ray: data= needs store=", hint="without it, all nodes see the folders of this one"
+            )
 
     def execute(self, work: Work, limits: Limits, observer: Observer) -> Generator[list[Record]]:
         """See `Executor`.
 
         Raises:
             MissingExtra: Ray is not installed.
-            BadInput: there is no cluster at the address, or no node of it that could ever run a task.
+            BadInput: there is no cluster at the address, no node of it that could ever run a task, or no such store.
         """
         try:
             import ray
         except ImportError:
             raise MissingExtra("the executor 'ray'", "ray") from None
         mine = not ray.is_initialized()
-        if mine:
-            self._connect()
-        try:
-            wanted = {
-                "CPU": float(self.cpus),
-                "GPU": float(work.device.type == "cuda"),
-                "memory": 1e9 * self.memory_gb,
-            }
-            _check_possible(wanted)
-            with Workplace.of(work.run) as place:
-                place.job.write_text(Job.of(work, limits).model_dump_json())
-                pool = _RayPool(place, wanted)
-                try:
-                    yield from Dispatcher(work, pool, limits, place.stop, observer).run()
-                finally:
-                    pool.close()
-        finally:
-            if mine:
-                ray.shutdown()
+        with Workplace.of(work.run) as place:
+            channel = self._channel(work, place, observer)
+            try:
+                if mine:
+                    self._connect(channel)
+                yield from self._execute(work, limits, channel, observer)
+            finally:
+                if mine:
+                    ray.shutdown()
 
-    def _connect(self) -> None:
+    def _execute(self, work: Work, limits: Limits, channel: Channel, observer: Observer) -> Iterator[list[Record]]:
+        wanted = {
+            "CPU": float(self.cpus),
+            "GPU": float(work.device.type == "cuda"),
+            "memory": 1e9 * self.memory_gb,
+        }
+        _check_possible(wanted)
+        pool, over = _RayPool(channel, wanted), False
+        try:
+            yield channel.open(Job.of(work, limits))
+            yield from Dispatcher(work, pool, limits, channel.stop, observer).run()
+            over = True
+        finally:
+            pool.close()
+            channel.close(over)
+
+    def _channel(self, work: Work, place: Workplace, observer: Observer) -> Channel:
+        return StoreChannel(self.store, self.data, work, place, observer) if self.store else FolderChannel(place)
+
+    def _connect(self, channel: Channel) -> None:
         import ray
 
         try:
@@ -85,8 +108,10 @@ class Ray:
                 include_dashboard=None if self.address else False,
                 configure_logging=False,
                 log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": import_path()}},
+                runtime_env=channel.runtime_env(),
             )
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise BadInput(f"the plugins cannot be sent to the Ray cluster: {error}") from None
         except (OSError, ValueError, RuntimeError) as error:
             raise BadInput(f"there is no Ray cluster at '{self.address}': {error}", hint="ray start --head") from None
 
@@ -111,8 +136,8 @@ def _check_possible(wanted: dict[str, float]) -> None:
 class _RayPool:
     """As many tasks at once as the cluster has room for at the moment; Ray queues none, so that none can be lost."""
 
-    def __init__(self, place: Workplace, wanted: dict[str, float]) -> None:
-        self._place, self._wanted, self._count = place, wanted, 0
+    def __init__(self, channel: Channel, wanted: dict[str, float]) -> None:
+        self._channel, self._wanted, self._count = channel, wanted, 0
         self._running: list[_RayAttempt] = []
 
     @property
@@ -129,15 +154,15 @@ class _RayPool:
 
         name = f"unit-{self._count}"
         self._count += 1
-        task = ray.remote(supervise).options(
+        function, arguments = self._channel.task(name, unit)
+        task = ray.remote(function).options(
             num_cpus=self._wanted["CPU"],
             num_gpus=self._wanted["GPU"],
             memory=self._wanted["memory"] or None,
             max_retries=0,  # the dispatcher does that, and counts
             name=f"kdbench {unit}",
         )
-        result = task.remote(str(self._place.folder), name, unit.fingerprints)
-        attempt = _RayAttempt(unit, result, EventReader(self._place.folder / f"{name}.events"), self._running)
+        attempt = _RayAttempt(unit, task.remote(*arguments), self._channel.events(name, unit), self._running)
         self._running.append(attempt)
         return attempt
 
@@ -150,12 +175,19 @@ class _RayPool:
 class _RayAttempt:
     """A task at work on a unit."""
 
-    def __init__(self, unit: Unit, result: ObjectRef[None], events: EventReader, running: list[_RayAttempt]) -> None:
+    def __init__(self, unit: Unit, result: ObjectRef[None], events: Events, running: list[_RayAttempt]) -> None:
         self.unit, self._result, self._events, self._running = unit, result, events, running
+        self._over, self._next_look = False, 0.0
 
     def news(self) -> list[Event]:
-        """What it told since the last call."""
-        return self._events.news()
+        """What it told since the last call; looked for at most a tenth of the time, for a store may be far."""
+        started = time.monotonic()
+        if started < self._next_look and not self._over:
+            return []
+        events = self._events.news()
+        ended = time.monotonic()
+        self._next_look = ended + 9 * (ended - started)
+        return events
 
     def death(self) -> Death | None:
         """None until the task is over."""
@@ -164,6 +196,7 @@ class _RayAttempt:
         ready, _ = ray.wait([self._result], timeout=0)
         if not ready:
             return None
+        self._over = True
         try:
             ray.get(self._result)
         except ray.exceptions.RayError as error:

@@ -98,6 +98,7 @@ class Job(BaseModel):
     directory: Path
     trial_minutes: float | None
     trial_memory: float | None
+    cohort_memory: float | None
 
     @classmethod
     def of(cls, work: Work, limits: Limits) -> Job:
@@ -118,6 +119,7 @@ class Job(BaseModel):
             directory=Path.cwd(),
             trial_minutes=limits.trial_minutes,
             trial_memory=limits.trial_memory,
+            cohort_memory=limits.cohort_memory,
         )
 
     def work(self) -> Work:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from kdbench.errors import StoreError
 from kdbench.store.run_folder import RunFolder
+
+
+class StopSign(Protocol):
+    """What tells workers to stop at the end of an epoch: a file, where they see the same ones."""
+
+    def touch(self) -> None:
+        """Tells them; again, where it was told already."""
 
 
 @dataclass(frozen=True)

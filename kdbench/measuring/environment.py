@@ -19,10 +19,11 @@ Environment = dict[str, str | int | float | None]
 _MACHINE = ("os", "processor", "cores", "threads", "memory_gib", "device", "accelerator")
 
 
-def environment(device: str | torch.device) -> Environment:
+def environment(device: str | torch.device, ranks: int = 1) -> Environment:
     """Versions and machine, by allow-list: no environment variables, no names of hosts or users, no paths.
 
-    "cores" are those that this process may use; "memory_gib" is the machine's, rounded; None where unknown.
+    "cores" are those that this process may use; "memory_gib" is the machine's, rounded; None where unknown. "ranks", if
+    more than one, are the processes that trained together: the last bits of a result are then others than one's.
     """
     return {
         "python": platform.python_version(),
@@ -38,12 +39,13 @@ def environment(device: str | torch.device) -> Environment:
         "memory_gib": _memory_gib(),
         "device": torch.device(device).type,
         "accelerator": _accelerator(torch.device(device)),
+        **({"ranks": ranks} if ranks > 1 else {}),
     }
 
 
 def machine_fingerprint(environment: Mapping[str, object]) -> str:
     """Twelve hex digits over the machine's part of `environment`: times are compared only where they are equal."""
-    machine = json.dumps([environment[key] for key in _MACHINE])
+    machine = json.dumps([environment[key] for key in (*_MACHINE, "ranks") if key in {*_MACHINE, *environment}])
     return hashlib.sha256(machine.encode()).hexdigest()[:12]
 
 

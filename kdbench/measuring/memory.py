@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from kdbench.measuring.deployed import deployed, example_inputs
 from kdbench.task import DataSpec
+from kdbench.training.allocations import Allocations
 
 
 def peak_memory_bytes(network: nn.Module, spec: DataSpec, device: str | torch.device, batch: int = 1) -> int:
@@ -23,12 +20,12 @@ def peak_memory_bytes(network: nn.Module, spec: DataSpec, device: str | torch.de
     """
     with deployed(network, device) as model:
         inputs = example_inputs(spec, batch, device)
-        held = [*model.parameters(), *model.buffers(), inputs]
+        held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), inputs))
         added = _allocator_peak if inputs.is_cuda else _tensor_peak
-        return sum(tensor.nbytes for tensor in held) + added(lambda: model(inputs), held)
+        return held + added(lambda: model(inputs), inputs.device)
 
 
-def _allocator_peak(forward: Callable[[], object], held: Iterable[Tensor]) -> int:
+def _allocator_peak(forward: Callable[[], object], device: torch.device) -> int:
     forward()  # the first one also allocates what the libraries keep for good
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -37,37 +34,7 @@ def _allocator_peak(forward: Callable[[], object], held: Iterable[Tensor]) -> in
     return torch.cuda.max_memory_allocated() - before
 
 
-def _tensor_peak(forward: Callable[[], object], held: Iterable[Tensor]) -> int:
-    with _LiveTensors(held) as tensors:
+def _tensor_peak(forward: Callable[[], object], device: torch.device) -> int:
+    with Allocations(device) as seen:
         forward()
-    return tensors.peak
-
-
-class _LiveTensors(TorchDispatchMode):
-    """Sums the storages that operations return, from birth to death; views and in-place results add nothing."""
-
-    def __init__(self, held: Iterable[Tensor]) -> None:
-        super().__init__()
-        self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in held)
-        self._live = 0
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        outputs = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(outputs):
-            if isinstance(tensor, Tensor):
-                self._follow(tensor.untyped_storage())
-        return outputs
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known.add(storage)
-        self._live += storage.nbytes()
-        self.peak = max(self.peak, self._live)
-        weakref.finalize(storage, self._forget, storage.nbytes())
-
-    def _forget(self, size: int) -> None:
-        self._live -= size
+    return seen.course().peak

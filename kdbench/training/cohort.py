@@ -24,6 +24,7 @@ from kdbench.training.learner import Diverged, Learner, TeacherTaps
 from kdbench.training.observer import Observer
 from kdbench.training.prediction import relabelled
 from kdbench.training.randomness import generator
+from kdbench.training.ranks import ALONE, Ranks, RanksApart
 from kdbench.training.teachers import TeacherPanel
 
 
@@ -60,16 +61,21 @@ def train(
     device: torch.device,
     observer: Observer,
     answers: Callable[[Trial], Path] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Trained]:
     """Trains all trials of `cohort`, resuming each from its checkpoint; yields each as it ends.
 
     `teachers`: trained networks by fingerprint; `answers`: the folder of a teacher's stored answers, by default
-    beside its checkpoint. A trial that raises or diverges leaves; the others go on.
+    beside its checkpoint. A trial that raises or diverges leaves; the others go on. Of several `ranks` only the first
+    yields what is trained to its end, and writes checkpoints; the others read the same.
+
+    Raises:
+        RanksApart: a trial failed on one of them only.
     """
     answers = answers or (lambda teacher: checkpoint(teacher).with_name("answers"))
-    panel = TeacherPanel(cohort.trials, teachers, architectures, loaded.task)
+    panel = TeacherPanel(cohort.trials, teachers, architectures, loaded.task, ranks)
     try:
-        yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer, answers).run()
+        yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer, answers, ranks).run()
     finally:
         panel.close()
 
@@ -85,8 +91,9 @@ class _Loop:
         device: torch.device,
         observer: Observer,
         answers: Callable[[Trial], Path],
+        ranks: Ranks,
     ) -> None:
-        self.answers = answers
+        self.answers, self.ranks = answers, ranks
         self.cohort, self.loaded, self.architectures, self.panel = cohort, loaded, architectures, panel
         self.checkpoint, self.device, self.observer = checkpoint, device, observer
         self.recipe, self.seed, self.stream = cohort.head.recipe, cohort.head.seed, cohort.head.stream
@@ -116,6 +123,9 @@ class _Loop:
                 yield from self._epoch(epoch, active)
         self.observer.cohort_ended(self.cohort)
         self.panel.close()
+        if not self.ranks.leads:
+            return
+        self.ranks = ALONE  # what is left, the first rank does by itself
         for learner in list(self.learners):
             yield self._attempt(learner.trial, learner.deploy) or self._trained(learner)
 
@@ -144,7 +154,7 @@ class _Loop:
         self.relabelling_seconds = time.perf_counter() - started
 
     def _admit(self, trial: Trial, example: Batch, answers: TeacherTaps) -> None:
-        learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device)
+        learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device, self.ranks)
         learner.begin(example, answers, self.panel.weights(trial), self.panel.tapped(trial))
         before = self.relabelling_seconds + self.panel.stored_seconds(trial)
         learner.seconds = learner.teacher_seconds = before
@@ -185,8 +195,10 @@ class _Loop:
     def _close(self, learner: Learner, examples: int) -> None:
         with span("evaluation", learner.trial.method_name):
             learner.end_epoch(examples)
-        with span("checkpoints"):
-            self._save(learner)
+        self.ranks.check_alike(learner.replicated())
+        if self.ranks.leads:
+            with span("checkpoints"):
+                self._save(learner)
 
     def _save(self, learner: Learner) -> None:
         if learner.epoch in learner.trial.kept_epochs:
@@ -199,7 +211,7 @@ class _Loop:
             work(*arguments)
         except StoreError:
             raise  # the disk is full or read-only: no fault of the trial's
-        except Terminated:
+        except (Terminated, RanksApart):
             raise
         except SystemExit as end:  # a method's, which must not end the others
             return self._leave(trial, RuntimeError(f"it called sys.exit({end.code!r})"))
@@ -208,6 +220,7 @@ class _Loop:
         return None
 
     def _leave(self, trial: Trial, error: Exception) -> Trained:
+        self.ranks.agree(error)
         learner = next((each for each in self.learners if each.trial is trial), None)
         if learner is not None:
             self.learners.remove(learner)
@@ -231,7 +244,8 @@ class _Loop:
                     return
                 inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
                 targets = batch.targets.to(self.device, non_blocking=True)
-                prepared = Batch(self._laid_out(data.prepare(inputs)), targets, batch.indices.to(self.device))
+                indices = batch.indices.to(self.device, non_blocking=True)
+                prepared = Batch(self._laid_out(data.prepare(inputs)), targets, indices)
             yield prepared
 
     def _laid_out(self, inputs: Tensor) -> Tensor:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.method import Step
-from kdbench.own_loop import Loop, OwnLoop
+from kdbench.own_loop import Loop, Network, OwnLoop
 from kdbench.plan import LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch
 from kdbench.training import prediction
 from kdbench.training.randomness import RandomState, derive, seeded
+from kdbench.training.ranks import ALONE, Ranks
 from kdbench.training.recipe import build_optimizer, learning_rate
 from kdbench.training.taps import Tapped, TappedNetwork, expand
 
@@ -29,8 +32,15 @@ class Diverged(Exception):
 class Learner:
     """Advances one trial batch by batch. What it computes depends on its trial only, never on its company."""
 
-    def __init__(self, trial: Trial, loaded: LoadedTask, architecture: Architecture, device: torch.device) -> None:
-        self.trial, self.loaded, self.device = trial, loaded, device
+    def __init__(
+        self,
+        trial: Trial,
+        loaded: LoadedTask,
+        architecture: Architecture,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.trial, self.loaded, self.device, self.ranks = trial, loaded, device, ranks
         self.networks = [self._build(architecture, index) for index in range(trial.method.needs.students)]
         self.students = [
             TappedNetwork(network, architecture.taps(network), trial.method.needs.student, loaded.task)
@@ -81,7 +91,7 @@ class Learner:
             if isinstance(method, OwnLoop):
                 self.auxiliary = method.build(self._loop(example, index=0, steps=1))
             else:
-                answered = [student(example) for student in self.students]
+                answered = [student(example, self.ranks) for student in self.students]
                 self.auxiliary = method.build_auxiliary(self._step(example, answered, answers, progress=0.0))
         if self.auxiliary is not None:
             self.auxiliary.to(self.device)
@@ -95,6 +105,10 @@ class Learner:
 
     def _modules(self) -> list[nn.Module]:
         return [*self.networks, *([self.auxiliary] if self.auxiliary is not None else [])]
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        assert self.optimizer is not None
+        return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
 
     def _step(self, batch: Batch, answered: Sequence[Tapped], teachers: TeacherTaps, progress: float) -> Step:
         wanted, task = self.trial.method.needs.teacher, self.loaded.task
@@ -115,8 +129,8 @@ class Learner:
     def _loop(self, batch: Batch, index: int, steps: int) -> Loop:
         task, recipe = self.loaded.task, self.trial.recipe
         return Loop(
-            students=[lambda batch, own=student: own(batch).taps for student in self.students],  # type: ignore[misc]
-            teachers=[lambda batch, own=teacher: own(batch).taps for teacher in self.teachers],  # type: ignore[misc]
+            students=[self._asked(student) for student in self.students],
+            teachers=[self._asked(teacher) for teacher in self.teachers],
             batch=batch if self.trial.method.needs.data == "train" else None,
             task_loss=task.loss,
             rationales=task.rationales,
@@ -127,14 +141,17 @@ class Learner:
             auxiliary=self.auxiliary,
         )
 
+    def _asked(self, network: TappedNetwork) -> Network:
+        return lambda batch: network(batch, self.ranks).taps
+
     def _losses(self, batch: Batch, teachers: TeacherTaps, step: int, steps: int) -> dict[str, Tensor]:
         method, half = self.trial.method, self.trial.recipe.precision == "bf16"
-        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+        precision = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
         if isinstance(method, OwnLoop):
             with span("own loop", self.trial.method_name), precision:
                 return method.loop_losses(self._loop(batch, step, steps))
         with span("student", self.trial.method_name), precision:
-            answered = [student(batch) for student in self.students]
+            answered = [student(batch, self.ranks) for student in self.students]
         with span("losses", self.trial.method_name):
             seen = self._step(batch, answered, teachers, step / max(steps - 1, 1))
             return {**method.losses(seen), **self._output_losses(batch, answered)}
@@ -148,17 +165,17 @@ class Learner:
             group["lr"] = learning_rate(recipe, step / steps)
         with self.random.active():
             losses = self._losses(batch, teachers, step, steps)
-            terms = torch.stack([loss.reshape(()) for loss in losses.values()])
-            total = terms.sum()
+            terms = [loss.reshape(()) for loss in losses.values()]
+            total = reduce(torch.add, terms)
             self.optimizer.zero_grad(set_to_none=True)
             with span("backward", self.trial.method_name):
                 total.backward()
             with span("optimiser", self.trial.method_name):
+                self.ranks.average_gradients(self._parameters())
                 if recipe.clip_grad_norm is not None:
-                    parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-                    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad_norm)
+                    nn.utils.clip_grad_norm_(list(self._parameters()), recipe.clip_grad_norm)
                 self.optimizer.step()
-        self._log(tuple(losses), torch.cat((total.detach().reshape(1), terms.detach())), len(batch))
+        self._log(tuple(losses), torch.stack([value.detach() for value in (total, *terms)]), len(batch))
         self.examples += len(batch)
         spent = time.perf_counter() - started
         self.seconds += spent
@@ -174,7 +191,7 @@ class Learner:
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
         if terms not in self._sums:
             self._sums[terms] = torch.zeros(1 + len(terms), dtype=wide, device=values.device)
-        self._sums[terms].add_(values.to(wide), alpha=size)
+        self._sums[terms].add_(values, alpha=size)
 
     def end_epoch(self, examples: int) -> None:
         """Closes the curves of an epoch of `examples` examples, scores the validation split.
@@ -198,6 +215,12 @@ class Learner:
         for name, value in {**means, f"validation_{metric.name}": score, "learning_rate": rate}.items():
             self.curves.setdefault(name, [0.0] * self.epoch).append(value)
         self.epoch += 1
+
+    def replicated(self) -> Iterator[Tensor]:
+        """What is the same on all ranks as long as they stay together: students, and the generators' states."""
+        for network in self.networks:
+            yield from network.state_dict().values()
+        yield from self.random.state.values()
 
     def deploy(self) -> None:
         """Leaves the students as they are deployed: without hooks, and as the method finishes them."""

@@ -22,5 +22,8 @@ class Observer:
     def trial_stored(self, trial: Trial, status: str, reason: str | None) -> None:
         """A trial's record is on disk."""
 
+    def waiting(self) -> None:
+        """Another command trains what this one needs; told again and again until it has."""
+
     def note(self, message: str) -> None:
         """Something worth knowing that stops nothing."""

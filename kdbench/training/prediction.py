@@ -84,9 +84,12 @@ def predict(network: nn.Module, split: Split, loaded: LoadedTask, device: torch.
 
 
 @torch.no_grad()
-def answers(network: nn.Module, split: Split, loaded: LoadedTask, device: torch.device) -> Answers:
-    """What the task's metrics read of every example of `split`, in order, without decoding."""
-    outputs = _outputs(network, split, loaded.data, device)
+def answers(
+    network: nn.Module, split: Split, loaded: LoadedTask, device: torch.device, size: int | None = None
+) -> Answers:
+    """What the task's metrics read of every example of `split`, in order, without decoding. `size`: examples in a
+    batch, `evaluation_batch` unless the bits do not matter."""
+    outputs = _outputs(network, split, loaded.data, device, size)
     return _joined([_on_cpu(loaded.task.answers(output, batch)) for batch, output in outputs])
 
 
@@ -112,9 +115,11 @@ def prepared(split: Split, order: Sequence[Tensor], data: Data, device: torch.de
         yield Batch(inputs, batch.targets.to(device, non_blocking=True), batch.indices.to(device))
 
 
-def _outputs(network: nn.Module, split: Split, data: Data, device: torch.device) -> Iterator[tuple[Batch, Tensor]]:
+def _outputs(
+    network: nn.Module, split: Split, data: Data, device: torch.device, size: int | None = None
+) -> Iterator[tuple[Batch, Tensor]]:
     """Batches and what the network answers to them in eval mode, float32; it is left in the mode it was in."""
-    size = _batch_size(data.spec)
+    size = size or evaluation_batch(data.spec)
     was_training = network.training
     network.eval()
     try:
@@ -124,8 +129,9 @@ def _outputs(network: nn.Module, split: Split, data: Data, device: torch.device)
         network.train(was_training)
 
 
-def _batch_size(spec: DataSpec) -> int:
-    """Of the data's shapes alone, so that a network answers the same bits each time."""
+def evaluation_batch(spec: DataSpec) -> int:
+    """Examples in a batch that is answered to be scored: by the data's shapes alone, so that a network answers the same
+    bits each time."""
     numbers = prod(spec.positions) * (spec.classes + spec.extras)
     return max(1, min(POSITIONS_BATCH if spec.positions else EVALUATION_BATCH, OUTPUT_NUMBERS // numbers))
 

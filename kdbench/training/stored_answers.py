@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from kdbench.errors import StoreError
@@ -68,13 +69,23 @@ def stored_answers(
     if 4 * numbers * len(train) > BUDGET:
         return None
     place = folder / digest([identity, train.digest(), sorted(example)])[:32]
-    if (place / "seconds.json").exists():
-        try:
-            return _opened(place, example)
-        except (OSError, EOFError, ValueError) as error:
-            say(f"the answers in {place} are damaged: {error}; they are computed again")
-    _compute(ask, loaded, device, place, example)
-    return _opened(place, example)
+    with _alone(place):  # others wait, and find what this process has computed
+        if (place / "seconds.json").exists():
+            try:
+                return _opened(place, example)
+            except (OSError, EOFError, ValueError) as error:
+                say(f"the answers in {place} are damaged: {error}; they are computed again")
+        _compute(ask, loaded, device, place, example)
+        return _opened(place, example)
+
+
+def _alone(place: Path) -> AbstractContextManager[Any]:
+    """A lock that is held already."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return FileLock(place / ".lock").acquire()
+    except OSError as error:
+        raise StoreError(f"cannot lock {place}: {error.strerror or error}") from error
 
 
 def _opened(place: Path, taps: Iterable[str]) -> StoredAnswers:
@@ -90,7 +101,6 @@ def _compute(ask: Answer, loaded: LoadedTask, device: torch.device, place: Path,
     """Writes one array per tap, and last how long that took: a folder that has it is whole."""
     train, started = loaded.data.train, time.perf_counter()
     try:
-        place.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
             arrays = {tap: files.enter_context(_array(place / f"{tap}.npy")) for tap in example}
             for tap, file in arrays.items():

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Tap
 from kdbench.task import Batch, Task
+from kdbench.training.ranks import ALONE, Ranks
+from kdbench.training.shares import Share
 
 
 def expand(names: Iterable[str], offered: Iterable[str]) -> tuple[str, ...]:
@@ -61,24 +63,26 @@ class TappedNetwork:
         self._seen[name] = value if value.requires_grad else value.detach().requires_grad_()
         return self._seen[name]
 
-    def __call__(self, batch: Batch) -> Tapped:
-        """The output and the wanted taps for a prepared batch; "logits", as the task's rows, is always among them."""
-        differentiable = torch.is_grad_enabled()
+    def __call__(self, batch: Batch, ranks: Ranks = ALONE) -> Tapped:
+        """The output and the wanted taps for a prepared batch; "logits", as the task's rows, is always among them.
+        Of several `ranks` the network answers its share only, and gets the others' answers."""
+        differentiable, share = torch.is_grad_enabled(), Share(batch, ranks)
         self._seen.clear()
-        with torch.set_grad_enabled(differentiable or bool(self._gradients)):
-            output = self.network(batch.inputs).float()
-            found = {"logits": self.task.logits(output, batch)}
-            found |= self._gradients_of(found["logits"], batch, differentiable)
+        with torch.set_grad_enabled(differentiable or bool(self._gradients)), share.computing(self.network):
+            output = self.network(share.batch.inputs).float()
+            found = self._gradients_of(output, share.batch, differentiable)
         found |= {name: self._laid_out(name, self._seen[name]) for name in self.wanted if name in self._seen}
         self._seen.clear()
+        output, found = share.gathered(output, found)
+        found["logits"] = self.task.logits(output, batch)
         if not differentiable:
             output, found = output.detach(), {name: tensor.detach() for name, tensor in found.items()}
         return Tapped(output, {name: found[name] for name in dict.fromkeys(("logits", *self.wanted))})
 
-    def _gradients_of(self, logits: Tensor, batch: Batch, differentiable: bool) -> dict[str, Tensor]:
+    def _gradients_of(self, output: Tensor, batch: Batch, differentiable: bool) -> dict[str, Tensor]:
         if not self._gradients:
             return {}
-        labels = self.task.labels(batch)
+        logits, labels = self.task.logits(output, batch), self.task.labels(batch)
         largest = logits.detach().argmax(dim=1)
         chosen = largest if labels is None else torch.where(labels < 0, largest, labels)
         score = logits.gather(1, chosen[:, None]).sum()

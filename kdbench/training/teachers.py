@@ -15,6 +15,7 @@ from kdbench.architecture import Architecture
 from kdbench.plan import LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch, Task
+from kdbench.training.ranks import ALONE, Ranks
 from kdbench.training.stored_answers import StoredAnswers, stored_answers
 from kdbench.training.taps import TappedNetwork
 
@@ -34,7 +35,9 @@ class TeacherPanel:
         networks: Mapping[str, nn.Module],
         architectures: Mapping[str, Architecture],
         task: Task,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         recipe = trials[0].recipe
         self._speedups = frozenset(recipe.speedups)
         self._half = recipe.precision == "bf16" or "bf16_teacher" in self._speedups
@@ -74,7 +77,7 @@ class TeacherPanel:
             identity = [fingerprint, sorted(self._speedups), self._half, device.type]
             teacher = self._trials[fingerprint]
             with span("teacher", teacher.student):
-                ask = partial(self._ask, fingerprint)
+                ask = partial(self._ask, fingerprint, ranks=ALONE)  # one computes them, the others find them
                 found = stored_answers(ask, loaded, device, folder(teacher), identity, say)
             if found is not None:
                 self._stored[fingerprint] = found
@@ -88,14 +91,14 @@ class TeacherPanel:
             started = time.perf_counter()
             with span("teacher", self._trials[fingerprint].student):
                 stored = self._stored.get(fingerprint)
-                answers[fingerprint] = stored(batch) if stored else self._ask(fingerprint, batch)
+                answers[fingerprint] = stored(batch) if stored else self._ask(fingerprint, batch, self._ranks)
             self.seconds[fingerprint] = time.perf_counter() - started
         return answers
 
-    def _ask(self, fingerprint: str, batch: Batch) -> dict[str, Tensor]:
+    def _ask(self, fingerprint: str, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
         self.passes += 1
         with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self._half):
-            return self._tapped[fingerprint](batch).taps
+            return self._tapped[fingerprint](batch, ranks).taps
 
     def stored_seconds(self, trial: Trial) -> float:
         """What it took to store the answers of a trial's teachers, now or in an earlier run."""
