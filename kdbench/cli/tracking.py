@@ -46,7 +46,7 @@ def synchronise(run: RunFolder, tracking_uri: str, *, with_report: bool = True) 
     )
 
 
-_SHARE = 0.05  # of a run's time, at most, goes into keeping MLflow up to date while it lasts
+_SHARE = 0.01  # of a run's time, at most, goes into keeping MLflow up to date while it lasts
 
 
 class Tracker:

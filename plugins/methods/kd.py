@@ -47,9 +47,11 @@ class KD(Method):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         student, teacher = step.student["logits"], self.teacher_logits(step)
-        kept = slice(None) if self.masked_class is None else teacher.argmax(dim=1) != self.masked_class
-        followed = student[kept]
-        soft = soft_loss(followed, teacher[kept], self.temperature) if len(followed) else 0 * student.sum()
+        own = student
+        if self.masked_class is not None:
+            kept = teacher.argmax(dim=1) != self.masked_class
+            own, teacher = student[kept], teacher[kept]
+        soft = soft_loss(own, teacher, self.temperature) if len(own) else 0 * student.sum()
         return {"task": self.hard_weight * step.task_loss(student), "soft": self.soft_weight * soft}
 
     def teacher_logits(self, step: Step) -> Tensor:
