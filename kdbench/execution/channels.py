@@ -14,7 +14,7 @@ from kdbench.execution.work import Job
 from kdbench.execution.workplace import StopSign, Workplace
 from kdbench.measuring.record import Record
 
-# A function that any node can import, and what it is called with there.
+# A function that any node can import, and what it is called with there: plain values.
 Task = tuple[Callable[..., None], tuple[Any, ...]]
 
 

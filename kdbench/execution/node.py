@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -69,14 +70,15 @@ def teacher_folder(fingerprint: str, sha256: str) -> str:
     return f"teachers/{checked(fingerprint)}-{checked(sha256)[:16]}"
 
 
-def supervise_apart(assignment: Assignment) -> None:
-    """Carries out one unit in this node's cache, and tells the driver through the store.
+def supervise_apart(facts: Mapping[str, Any]) -> None:
+    """Carries out one unit in this node's cache, and tells the driver through the store. `facts`: an `Assignment`'s.
 
     At the end of each epoch the checkpoints are pushed, with which the unit goes on elsewhere where this node is lost.
 
     Raises:
         KdbenchError: the store cannot be used from here, so that the driver cannot be told.
     """
+    assignment = Assignment(**facts)
     store = SharedStore(assignment.store)
     home = DataFolders.from_environment().cache.absolute() / "ray"
     name = re.sub(r"[^\w.-]", "_", f"{assignment.session}-{assignment.unit}")

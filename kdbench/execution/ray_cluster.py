@@ -17,6 +17,7 @@ from kdbench.execution.event_log import Event
 from kdbench.execution.heartbeat import Beat
 from kdbench.execution.limits import Limits
 from kdbench.execution.pool import Death
+from kdbench.execution.ray_task import call, name_of
 from kdbench.execution.store_channel import StoreChannel
 from kdbench.execution.units import Unit
 from kdbench.execution.work import Job, Work
@@ -155,14 +156,17 @@ class _RayPool:
         name = f"unit-{self._count}"
         self._count += 1
         function, arguments = self._channel.task(name, unit)
-        task = ray.remote(function).options(
+        # a process of its own: what broke one attempt must not break the next
+        task = ray.remote(max_calls=1)(call).options(
             num_cpus=self._wanted["CPU"],
             num_gpus=self._wanted["GPU"],
             memory=self._wanted["memory"] or None,
             max_retries=0,  # the dispatcher does that, and counts
             name=f"kdbench {unit}",
         )
-        attempt = _RayAttempt(unit, task.remote(*arguments), self._channel.events(name, unit), self._running)
+        attempt = _RayAttempt(
+            unit, task.remote(name_of(function), *arguments), self._channel.events(name, unit), self._running
+        )
         self._running.append(attempt)
         return attempt
 

@@ -6,6 +6,7 @@ import platform
 import re
 import secrets
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from kdbench.discovery import Selection
@@ -80,7 +81,7 @@ class StoreChannel:
             teachers={teacher.fingerprint: self._offered(teacher) for teacher in unit.teachers},
             data=self._data,
         )
-        return supervise_apart, (assignment,)
+        return supervise_apart, (asdict(assignment),)
 
     def events(self, name: str, unit: Unit) -> _Arrivals:
         """See `Channel`."""
