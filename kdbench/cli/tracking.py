@@ -46,7 +46,7 @@ def synchronise(run: RunFolder, tracking_uri: str, *, with_report: bool = True) 
     )
 
 
-_SHARE = 0.01  # of a run's time, at most, goes into keeping MLflow up to date while it lasts
+_SHARE = 0.01  # of a run's time that keeping MLflow up to date may take while it lasts, after the first time
 
 
 class Tracker:

@@ -1,8 +1,8 @@
 """How much memory a cohort will take, told before it is trained, and the parts in which it fits.
 
 A few steps on two small batches show which tensors live when, and by which power of the batch each of them grows. So
-the course of a step is known at the recipe's batch size without its memory being taken. (FakeTensorMode takes none
-either, but stops where shapes depend on data: at the mask of valid positions that all sequence tasks have.)
+the course of a step is known at the recipe's batch size without its memory being taken. (FakeTensorMode would take
+none either; it was not tried, because shapes depend on data at the mask of valid positions of sequence tasks.)
 """
 
 from __future__ import annotations
