@@ -143,7 +143,7 @@ def test_the_store_is_charged_for_what_it_writes(load: Load, tmp_path: Path) -> 
     with store.charged(store.PLACES) as spent:
         load("made_up").MadeUpRun.of(27, examples=5).write(tmp_path)
     assert spent[store.FILES] > 0
-    assert spent[store.MLFLOW] == spent[store.CHECKPOINTS] == 0
+    assert spent[store.END] == spent[store.CHECKPOINTS] == 0
 
 
 def test_a_command_that_fails_is_not_timed(load: Load) -> None:

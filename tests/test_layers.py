@@ -23,6 +23,7 @@ FLOORS = (
         "archives",
         "downloads",
         "isolation",
+        "interpreter",
         "profiling",
     },
     {

@@ -19,6 +19,7 @@ from kdbench.cli.data import data_folders
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
+from kdbench.cli.tracking_process import TrackingProcess
 from kdbench.errors import BadInput, Terminated
 from kdbench.execution.executors import Local, executor
 from kdbench.execution.limits import Limits, OutOfTime
@@ -30,6 +31,7 @@ from kdbench.planner import Planner
 from kdbench.plugins import discover
 from kdbench.profiling import span
 from kdbench.store.damage import set_aside_damaged
+from kdbench.store.mlflow_client import default_tracking_uri
 from kdbench.store.run_folder import Manifest, RunFolder, Session, now
 from kdbench.suite import Suite
 from kdbench.suite_file import load_suite
@@ -108,15 +110,14 @@ def run_suite(
         for line in set_aside_damaged(work.plan, folder, out):
             err.print(line, markup=False, soft_wrap=True)
         folder.update(_manifest(work.plan, folder, tuning_trials))
-        tracker = Tracker(folder, out, tracking_uri)
-        with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:
-            stopped = _train(work, means, tracker, observer)
-        session = Session(started=begun, seconds=time.perf_counter() - clock, peak_memory_bytes=_peak_memory())
-        manifest = folder.manifest()
-        folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
-        if folder.records():
-            with span("tracking"):
-                tracker.sync(observer, last=True)  # with the session, which the report shows
+        tracker = Tracker(folder, tracking_uri or default_tracking_uri(out))
+        with TrackingProcess(tracker) as tracking:
+            with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:
+                stopped = _train(work, means, tracking, observer)
+            _add_session(folder, begun, time.perf_counter() - clock)
+            if folder.records():
+                with span("tracking"):
+                    tracking.finish(observer)  # with the session, which the report shows
     if stopped:
         raise stopped
     with span("analysis"):
@@ -126,17 +127,21 @@ def run_suite(
     return 1 if ended & {"failed", "diverged"} else 0
 
 
-def _train(work: Work, means: Means, tracker: Tracker, observer: Observer) -> OutOfTime | None:
+def _train(work: Work, means: Means, tracking: TrackingProcess, observer: Observer) -> OutOfTime | None:
     """Has the work done and MLflow kept up to date; returns the error where the run's time is over before it is."""
     with closing(means.executor.execute(work, means.limits, observer)) as progress:
         try:
             for fresh in progress:
                 if fresh:
-                    with span("tracking"):
-                        tracker.sync(observer)
+                    tracking.news(observer)
         except OutOfTime as stopped:
             return stopped
     return None
+
+
+def _add_session(folder: RunFolder, begun: str, seconds: float) -> None:
+    session, manifest = Session(started=begun, seconds=seconds, peak_memory_bytes=_peak_memory()), folder.manifest()
+    folder.update(manifest.model_copy(update={"sessions": (*manifest.sessions, session)}))
 
 
 @contextmanager

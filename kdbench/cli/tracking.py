@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdbench.analysis import tables
@@ -12,7 +14,7 @@ from kdbench.cli.reporting import report
 from kdbench.cli.results import board_of
 from kdbench.errors import StoreError, UnknownName
 from kdbench.report.tracking import method_runs
-from kdbench.store.mlflow_client import default_tracking_uri, masked
+from kdbench.store.mlflow_client import connected, default_tracking_uri, masked
 from kdbench.store.mlflow_server import start_server
 from kdbench.store.mlflow_view import SyncResult, find_view, sync
 from kdbench.store.run_folder import RunFolder
@@ -20,7 +22,7 @@ from kdbench.training.observer import Observer
 
 
 def synchronise(run: RunFolder, tracking_uri: str, *, with_report: bool = True) -> SyncResult:
-    """Makes MLflow show the run's records as they are on disk; the report takes seconds, and can wait for the last.
+    """Makes MLflow show the run's records as they are on disk, and the report on them, which takes seconds.
 
     Raises:
         StoreError: MLflow cannot be reached or written; the records do not depend on it.
@@ -52,11 +54,16 @@ _SHARE = 0.01  # of a run's time that keeping MLflow up to date may take while i
 class Tracker:
     """Keeps MLflow up to date during a run, and never fails or stops it: the records are the truth."""
 
-    def __init__(self, run: RunFolder, out: Path, tracking_uri: str | None) -> None:
-        self.run = run
-        self.uri = tracking_uri or default_tracking_uri(out)
+    def __init__(self, run: RunFolder, uri: str) -> None:
+        self.run, self.uri = run, uri
         self._given_up = False
         self._rests_until = 0.0
+
+    def prepare(self, observer: Observer) -> None:
+        """Makes the database, if there is none yet; whoever gave a wrong address learns of it before the first trial
+        has ended."""
+        with self._failing(observer), connected(self.uri) as client:
+            client.search_experiments(max_results=1)
 
     def sync(self, observer: Observer, *, last: bool = False) -> None:
         """Writes what is new, unless the last time was too short ago for what it took. After a failure it waits for the
@@ -64,16 +71,21 @@ class Tracker:
         started = time.monotonic()
         if not last and (self._given_up or started < self._rests_until):
             return
+        with self._failing(observer, last):
+            synchronise(self.run, self.uri)
+        now = time.monotonic()
+        self._rests_until = now + (now - started) / _SHARE
+
+    @contextmanager
+    def _failing(self, observer: Observer, last: bool = False) -> Iterator[None]:
         try:
-            synchronise(self.run, self.uri, with_report=last)
+            yield
         except StoreError as error:
             if last or not self._given_up:
                 observer.note(f"MLflow at {masked(self.uri)} was not updated: {error.message}")
             if last:
                 observer.note(f"nothing is lost; `kdbench sync {self.run.path}` makes it whole")
             self._given_up = True
-        now = time.monotonic()
-        self._rests_until = now + (now - started) / _SHARE
 
 
 def sync_run(reference: str, out: Path, tracking_uri: str | None) -> None:

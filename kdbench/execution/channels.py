@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdbench.execution.event_log import Event, EventReader
-from kdbench.execution.processes import import_path
 from kdbench.execution.supervisor import supervise
 from kdbench.execution.units import Unit
 from kdbench.execution.work import Job
 from kdbench.execution.workplace import StopSign, Workplace
+from kdbench.interpreter import import_path
 from kdbench.measuring.record import Record
 
 # A function that any node can import, and what it is called with there: plain values.

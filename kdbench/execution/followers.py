@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kdbench.interpreter import command
 from kdbench.plan import Cohort
 
 
@@ -25,8 +25,8 @@ class Followers:
     @classmethod
     def of_worker(cls, folder: Path, name: str, ranks: int) -> Followers:
         """Starts the ranks of a worker from 1 on."""
-        command = [sys.executable, "-P", "-m", "kdbench.execution.worker", str(folder), name, str(ranks)]
-        return cls([[*command, str(rank)] for rank in range(1, ranks)])
+        arguments = ("kdbench.execution.worker", str(folder), name, str(ranks))
+        return cls([command(*arguments, str(rank)) for rank in range(1, ranks)])
 
     def tell(self, cohort: Cohort) -> None:
         """Has them train a cohort along. One that is gone is about to take this process along."""

@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from kdbench.cli.tracking import Tracker
+from kdbench.cli import tracking_process
+from kdbench.cli.tracking_process import TrackingProcess
 from kdbench.store import mlflow_client
 from kdbench.store.mlflow_client import default_tracking_uri
-from kdbench.store.mlflow_server import Server, start_server
+from kdbench.store.mlflow_server import start_server
+from kdbench.training.observer import Observer
 
 Run = Callable[..., tuple[int, str, str]]
 Told = Callable[[str, str, str], None]
@@ -153,20 +155,22 @@ def test_a_server_that_goes_midway(
         pytest.skip("PostgreSQL is here, and the same is tried with it")
     else:
         backend = default_tracking_uri(tmp_path / "server")
-    original = Tracker.sync
+    monkeypatch.setattr(tracking_process, "_AFTER", 0.0)
+    root = begun if database == "PostgreSQL" else tmp_path / "server"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    finish = TrackingProcess.finish
 
-    def killing(server: Server) -> Callable[..., None]:
-        def sync(self: Tracker, *arguments: Any, last: bool = False) -> None:
-            original(self, *arguments, last=last)
-            server.close()
-
-        return sync
+    def gone(self: TrackingProcess, observer: Observer) -> None:
+        end = time.monotonic() + 120
+        while not list(root.rglob("report.html")) and time.monotonic() < end:
+            time.sleep(0.05)
+        server.close()
+        finish(self, observer)
 
     with start_server(backend, port=0, out=begun) as server, monkeypatch.context() as patch:
-        patch.setattr(Tracker, "sync", killing(server))
+        patch.setattr(TrackingProcess, "finish", gone)
         status, _, said = kdbench("run", str(suite), "--out", str(begun), "--tracking-uri", server.url)
     assert status == 0, said
     assert "was not updated" in said
@@ -177,7 +181,6 @@ def test_a_server_that_goes_midway(
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "0 runs created, 0 updated" in second[1]
     assert list(elsewhere.iterdir()) == [], "nothing lies where the command was given"
-    root = begun if database == "PostgreSQL" else tmp_path / "server"
     assert list((root / "mlartifacts").rglob("report.html"))
     told(f"MLflow's server ({database}) goes midway", "killed after the first sync; started again", _note(said))
     told(f"then `kdbench sync`, twice ({database})", "a second server on the same database", second[1])
