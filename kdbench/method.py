@@ -69,6 +69,7 @@ class Step:
         indices: positions of the examples in the training set, [batch] (for memory banks).
         progress: 0 at the first step of training, 1 at the last.
         auxiliary: what `build_auxiliary` returned; trained with the student, thrown away after.
+        host_indices: `indices` on the host, where they are known without asking the device.
     """
 
     students: Sequence[Mapping[str, Tensor]]
@@ -78,6 +79,12 @@ class Step:
     labels: Tensor | None = None
     progress: float = 0.0
     auxiliary: nn.Module | None = None
+    host_indices: Tensor | None = None
+
+    @property
+    def largest_index(self) -> int:
+        """The largest of `indices`; a GPU is waited for only where the host does not know them."""
+        return int((self.indices if self.host_indices is None else self.host_indices).max())
 
     @property
     def student(self) -> Mapping[str, Tensor]:

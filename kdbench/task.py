@@ -36,11 +36,12 @@ class DataSpec:
 @dataclass(frozen=True)
 class Batch:
     """Inputs [batch, ...] (raw, or prepared as networks take them), targets [batch, ...], and the examples' positions
-    in their split [batch]."""
+    in their split [batch]; `host_indices` are these on the host, where they are known without asking the device."""
 
     inputs: Tensor
     targets: Tensor
     indices: Tensor
+    host_indices: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)

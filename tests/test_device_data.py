@@ -5,14 +5,12 @@ Tensors on the device "meta" have no values: whatever would wait for one raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdbench.augmentation import parse
 from kdbench.data import DataFolders
@@ -27,29 +25,11 @@ from kdbench.store.run_folder import RunFolder
 from kdbench.suite_file import load_suite
 from kdbench.task import Data, DataSpec
 from kdbench.training import cohort as cohort_module
-from kdbench.training import prediction
-from kdbench.training.cohort import Trained
-from kdbench.training.learner import Learner
 from kdbench.training.memory import DeviceMemory
 from kdbench.training.observer import Observer
-from kdbench.training.teachers import TeacherPanel
+from kdbench.training.trained import Trained
 
 CPU, META = torch.device("cpu"), torch.device("meta")
-
-# What the others wait for at every step. dkd, ofa and tf_kd would, but only on the CPU: torch's one_hot checks labels
-# there, and leaves that to the kernel on CUDA.
-NATURE = {
-    "crd": "aten._local_scalar_dense",  # the largest index that its memory must hold
-    "class_mean_teacher": "aten._local_scalar_dense",  # one_hot
-    "dkd": "aten._local_scalar_dense",
-    "ofa": "aten._local_scalar_dense",
-    "tf_kd": "aten._local_scalar_dense",
-}
-METHODS = (
-    *("kd", "fitnets", "attention_transfer", "rkd", "born_again", "cc", "deep_supervision", "dist", "dml", "ensemble"),
-    *("explanation_guided", "label_smoothing", "logit_standardization", "magnitude_pruning", "pkt", "reviewkd"),
-    *("self_distillation", "shuffled_teacher", "sp", "vid", "data_free"),
-)
 
 
 def images(examples: int) -> TensorSplit:
@@ -144,54 +124,3 @@ def test_resident_data_change_no_bit(
     assert {name: (record.metrics, record.curves) for name, record in found.items()} == {
         name: (record.metrics, record.curves) for name, record in expected.items()
     }
-
-
-class Waits(TorchDispatchMode):
-    """Notes the operations that a device must have finished all before: what they return depends on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if _waits(func, args):
-            self.seen.add(str(func.overloadpacket))
-        return func(*args, **(kwargs or {}))
-
-
-def _waits(func: Any, args: tuple[Any, ...]) -> bool:
-    if func.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_):
-        return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
-    made = func is torch.ops.aten.lift_fresh.default  # torch.tensor(...), whose values are sent to the device
-    return made or bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
-
-
-def test_steps_do_not_wait_for_the_device(plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-    here = plan(methods=", ".join((*METHODS, *NATURE)), student="resnet8", teachers="resnet8, resnet8")
-    waiting: dict[str, set[str]] = {}
-
-    def leaves(*_: Any) -> NoReturn:
-        raise AssertionError("a tensor is read by Python")
-
-    for cohort in here.cohorts:
-        loaded = here.tasks[cohort.head.task]
-        spec = loaded.data.spec
-        teachers = {each.fingerprint: here.architectures[each.student].build(spec) for each in cohort.teachers}
-        panel = TeacherPanel(cohort.trials, teachers, here.architectures, loaded.task)
-        batches = prediction.prepared(loaded.data.train, [torch.arange(16)] * 3, loaded.data, CPU)
-        first = next(batches)
-        for trial in cohort.trials:
-            learner = Learner(trial, loaded, here.architectures[trial.student], CPU)
-            answers = panel(first)
-            learner.begin(first, answers, panel.weights(trial), panel.tapped(trial))
-            learner.advance(first, answers, 0, 3)  # which makes the optimiser's slots
-            with monkeypatch.context() as patched, Waits() as waits:
-                for name in ("tolist", "numpy", "cpu"):  # not seen by a mode on the CPU
-                    patched.setattr(Tensor, name, leaves)
-                for step in (1, 2):
-                    learner.advance(first, panel(first), step, 3)
-            waiting[trial.method_name] = waits.seen
-    assert set(waiting) == {*METHODS, *NATURE, "scratch"}
-    assert waiting == {name: {NATURE[name]} if name in NATURE else set() for name in waiting}

@@ -32,8 +32,16 @@ def library(feature: str, extra: str = "nlp") -> Any:
     except ImportError as error:
         raise MissingExtra(feature, extra) from error
     transformers.AttentionInterface.register(ATTENTION, attention)
-    transformers.AttentionMaskInterface.register(ATTENTION, transformers.masking_utils.eager_mask)
+    transformers.AttentionMaskInterface.register(ATTENTION, _mask)
     return transformers
+
+
+def _mask(**sizes: Any) -> Tensor | None:
+    """The library's mask for its eager attention, made for batches without padding too: zeros, which change no bit, for
+    to look whether there is any would wait for the device at every step."""
+    from transformers.masking_utils import eager_mask
+
+    return eager_mask(**{**sizes, "allow_is_bidirectional_skip": False})
 
 
 @contextmanager

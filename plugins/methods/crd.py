@@ -47,7 +47,7 @@ class CRD(Method):
         student, teacher = cast("tuple[Memory, Memory]", step.auxiliary)
         own, goal, indices = student(step.student["embedding"]), teacher(step.teacher["embedding"]), step.indices
         for memory in (student, teacher):
-            memory.reach(int(indices.max()) + 1)
+            memory.reach(step.largest_index + 1)
         drawn = torch.randint(len(student.bank), (self.negatives,), device=indices.device)
         losses = {
             "task": step.task_loss(step.student["logits"]),
