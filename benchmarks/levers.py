@@ -6,10 +6,9 @@ compared with what they answer without.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -17,6 +16,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.utils import clear_caches
 
 from kdbench import Batch
 from kdbench.recipe import Speedup
@@ -52,7 +52,6 @@ _BY_STAGES = ("kd", "fitnets[stages=joint]", "rkd", "attention_transfer")
 COMPANY = {"images": _BY_STAGES, "sound": _BY_ANSWER, "text": _BY_ANSWER}
 
 Work = Callable[[], object]
-Compile = Callable[[nn.Module], Any]
 Found = tuple[list[tuple[str, ...]], Any]  # rows of a table, and the raw figures
 
 
@@ -60,8 +59,9 @@ Found = tuple[list[tuple[str, ...]], Any]  # rows of a table, and the raw figure
 class Levers(Paced):
     """Which levers are pulled on which workloads.
 
-    `compiled`: on which of them torch.compile is tried; `evaluated`: the batch sizes of an evaluation; `fitting`: how
-    often the teacher sees its examples beforehand; `passes`: how often the students do before losses are compared.
+    `compiled`: on which of them networks are compiled, which takes minutes; `evaluated`: the batch sizes of an
+    evaluation; `fitting`: how often the teacher sees its examples beforehand; `passes`: how often the students do
+    before losses are compared.
     """
 
     workloads: tuple[str, ...] = ("resnet56", "wrn_40_2", "conv_gru", "bert")
@@ -86,15 +86,20 @@ def measure(setting: Levers) -> Report:
     for name in setting.workloads:
         ready = setting.bench(WORKLOADS[name], COMPANY[WORKLOADS[name].kind])
         fit(ready, setting.fitting)
+        own = setting if name in setting.compiled else replace(setting, levers=_without_compiling(setting.levers))
         for part, tried in parts.items():
             if part != "compiling" or name in setting.compiled:
-                lines, samples[f"{ready.workload}, {part}"] = tried(ready, setting)
+                lines, samples[f"{ready.workload}, {part}"] = tried(ready, own)
                 rows[part] += [(str(ready.workload), *line) for line in lines]
     question = (
         "Levers: each option of a recipe that makes training faster, on and off in turns in the engine; then what is "
         "no option, on a hand-written loop. Teachers have learnt their few examples by heart."
     )
     return Report("levers", question, _tables(rows, setting), samples=samples)
+
+
+def _without_compiling(levers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(lever for lever in levers if "compiled" not in LEVERS[lever].get("speedups", ()))
 
 
 def _in_engine(ready: Bench, setting: Levers) -> Found:
@@ -104,6 +109,8 @@ def _in_engine(ready: Bench, setting: Levers) -> Found:
     methods, steps = COMPANY[ready.workload.kind], ready.workload.steps
     for company in (methods[:1], methods):
         engines = _engines(ready, company, setting.levers)
+        for engine in engines.values():
+            engine.lap()  # in which it compiles, where it does
         rounds = _rounds({lever: engine.lap for lever, engine in engines.items()}, setting)
         for lever, line in lines.items():
             ratio = median_interval(rounds.ratios([lever], OFF))
@@ -163,8 +170,8 @@ def _bare(ready: Bench, setting: Levers) -> Found:
     return lines, rounds.seconds
 
 
-def _instead(rounds: Rounds, way: str, usual: str) -> tuple[str, str, str]:
-    return way, rounds.median(way).shown(2, 1000), median_interval(rounds.ratios([way], usual)).shown(2)
+def _instead(rounds: Rounds, way: str, usual: str, steps: int = 1) -> tuple[str, str, str]:
+    return way, rounds.median(way).shown(2, 1000 / steps), median_interval(rounds.ratios([way], usual)).shown(2)
 
 
 def _ask(network: nn.Module, inputs: Sequence[Tensor], mode: Callable[[], Any] = torch.no_grad) -> None:
@@ -189,39 +196,41 @@ def _evaluation(ready: Bench, examples: int, size: int) -> Work:
 
 
 def _compiling(ready: Bench, setting: Levers) -> Found:
-    """torch.compile of the teacher's pass and of a student's step, and what compiling takes."""
-    batch, lines, samples = batches_of(ready)[0], [], {}
-
-    def teacher(compiled: Compile) -> Work:
-        return partial(_ask, compiled(copy.deepcopy(ready.teacher)), [batch.inputs])
-
-    def student(compiled: Compile) -> Work:
-        loop = BareLoop("scratch", ready.student("scratch"), ready.teacher, batch.inputs, ready.workload.optimizer)
-        loop.student = compiled(loop.student)
-        return partial(loop.step, batch)
-
-    for what, make in (("teacher's pass", teacher), ("student's step", student)):
-        seconds, work = _first_calls(partial(make, lambda network: torch.compile(network)))
-        rounds = _rounds({"eager": make(lambda network: network), "compiled": work}, setting)
-        eager = rounds.median("eager")
-        saved = eager.value - rounds.median("compiled").value
+    """A student's step in the engine, alone and after its teacher's pass, and what compiling both takes."""
+    lines, samples = [], {}
+    for what, method in (("student's step", "scratch"), ("KD's step", "kd")):
+        off, seconds = EngineStep(ready, [method], LEVERS[OFF]), _first_steps(ready, method)
+        contenders = {OFF: off.lap, "compiled": EngineStep(ready, [method], LEVERS["compiled"]).lap}
+        contenders["compiled"]()
+        rounds = _rounds(contenders, setting)
+        saved = (rounds.median(OFF).value - rounds.median("compiled").value) / ready.workload.steps
         pays = f"{seconds[0] / saved:,.0f}" if saved > 0 else "never"
-        _, *compiled = _instead(rounds, "compiled", "eager")
-        lines.append((what, eager.shown(2, 1000), *compiled, *(f"{each:.1f}" for each in seconds), pays))
-        samples[what] = {**rounds.seconds, "first calls": seconds}
+        usual = rounds.median(OFF).shown(2, 1000 / ready.workload.steps)
+        _, *compiled = _instead(rounds, "compiled", OFF, ready.workload.steps)
+        lines.append((what, usual, *compiled, *(f"{each:.1f}" for each in seconds), pays))
+        samples[what] = {**rounds.seconds, "first steps": seconds}
     return lines, samples
 
 
-def _first_calls(make: Callable[[], Work]) -> tuple[list[float], Work]:
-    """Wall seconds until a first call is done: with nothing compiled; of another network of the same architecture; in
-    a process that finds the kernels on disk. And the last's work."""
+def _first_steps(ready: Bench, method: str) -> list[float]:
+    """Wall seconds until a first lap is done: with nothing compiled; of other networks of the same architectures; in a
+    process that finds the kernels on disk."""
+
+    def first() -> None:
+        EngineStep(ready, [method], LEVERS["compiled"]).lap()
+
     with TemporaryDirectory() as cache, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=cache):
-        torch.compiler.reset()
+        _forget()
         torch.compile(torch.neg)(torch.ones(1))  # loads the compiler, once a process
-        seconds = [seconds_of(make()), seconds_of(make())]
-        torch.compiler.reset()
-        work = make()
-        return [*seconds, seconds_of(work)], work
+        seconds = [seconds_of(first), seconds_of(first)]
+        _forget()
+        return [*seconds, seconds_of(first)]
+
+
+def _forget() -> None:
+    """Leaves of what is compiled only what lies on disk, as for another process."""
+    torch.compiler.reset()
+    clear_caches()
 
 
 def _tables(rows: Mapping[str, Sequence[Sequence[str]]], setting: Levers) -> tuple[Table, ...]:
@@ -240,9 +249,10 @@ def _tables(rows: Mapping[str, Sequence[Sequence[str]]], setting: Levers) -> tup
         ),
         "bare": (f"A line of the hand-written loop, {said}.", ("what", "usual", "ms", "instead", "ms", "to usual")),
         "compiling": (
-            f"torch.compile, {said}. Seconds until a first call is done, with the compiler loaded: with no cache, for "
-            "another network of the same architecture, and in a later process.",
-            ("what", "eager, ms", "compiled, ms", "ratio", "first, s", "another, s", "later, s", "pays after, steps"),
+            f"speedups: [compiled], one step in the engine, {said}. Wall seconds until a first step is done, with the "
+            "compiler loaded: with nothing compiled, for other networks of the same architectures, and in a later "
+            "process, which finds the kernels on disk. It pays after as many steps as save the first of these.",
+            ("what", "off, ms", "compiled, ms", "to off", "first, s", "another, s", "later, s", "pays after, steps"),
         ),
     }
     return tuple(Table(title, ("pair", *headers), rows[part]) for part, (title, headers) in shown.items() if rows[part])

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ValidationInfo, field_validator
 from kdbench.spec import Spec
 from kdbench.suite_fields import Listed, PluginName, Section, canonical, invalid, read_names
 
-Speedup = Literal["channels_last", "bf16_teacher", "stored_answers"]
+Speedup = Literal["channels_last", "bf16_teacher", "compiled", "stored_answers"]
 
 
 class Recipe(Section):
@@ -36,8 +36,9 @@ class Recipe(Section):
         augmentation: random changes of the images of a batch, in this order: `crop[padding=4]`, `flip`.
         speedups: what makes training faster and changes numbers a little, so that it is part of a trial's identity:
             `channels_last` lays images out by position; `bf16_teacher` asks the teacher under torch's autocast;
-            `stored_answers` asks it once for each example, not at each epoch, which takes a recipe without
-            augmentation.
+            `compiled` runs networks by what torch.compile makes of them, a minute or more each, which pays in long
+            runs; `stored_answers` asks the teacher once for each example, not at each epoch, which takes a recipe
+            without augmentation.
     """
 
     epochs: Annotated[int, Ge(1)]

@@ -10,13 +10,14 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from kdbench.architecture import Architecture
+from kdbench.architecture import Architecture, Tap
 from kdbench.method import Step
 from kdbench.own_loop import Loop, Network, OwnLoop
 from kdbench.plan import LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch
 from kdbench.training import prediction
+from kdbench.training.compiled import CompiledForward, Compiling
 from kdbench.training.randomness import RandomState, derive, seeded
 from kdbench.training.ranks import ALONE, Ranks
 from kdbench.training.recipe import build_optimizer, learning_rate
@@ -42,10 +43,7 @@ class Learner:
     ) -> None:
         self.trial, self.loaded, self.device, self.ranks = trial, loaded, device, ranks
         self.networks = [self._build(architecture, index) for index in range(trial.method.needs.students)]
-        self.students = [
-            TappedNetwork(network, architecture.taps(network), trial.method.needs.student, loaded.task)
-            for network in self.networks
-        ]
+        self.students = [self._tap(network, architecture.taps(network)) for network in self.networks]
         self.teachers: Sequence[TappedNetwork] = ()
         self.auxiliary: nn.Module | None = None
         self.optimizer: torch.optim.Optimizer | None = None
@@ -56,6 +54,7 @@ class Learner:
         self.examples = 0
         self.seconds = self.teacher_seconds = self.shared_seconds = 0.0
         self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._compiling = Compiling()
 
     def _build(self, architecture: Architecture, index: int) -> nn.Module:
         with seeded(self.trial.seed, self.trial.stream, "weights", self.trial.student, index):
@@ -67,6 +66,15 @@ class Learner:
         if "channels_last" not in self.trial.recipe.speedups:
             return network
         return network.to(memory_format=memory_format)  # type: ignore[call-overload]
+
+    def _tap(self, network: nn.Module, taps: Mapping[str, Tap]) -> TappedNetwork:
+        """The network, compiled if its recipe says so; but those that a method calls as it likes, or takes gradients of
+        gradients of, cannot be."""
+        wanted = expand(self.trial.method.needs.student, taps)
+        plain = self.trial.owns_loop or any(name.startswith("gradient") for name in wanted)
+        compiles = "compiled" in self.trial.recipe.speedups and not plain
+        compiled = CompiledForward(network, self.trial.student, training=True) if compiles else None
+        return TappedNetwork(network, taps, wanted, self.loaded.task, compiled)
 
     def begin(
         self,
@@ -124,6 +132,7 @@ class Learner:
             labels=task.labels(batch),
             progress=progress,
             auxiliary=self.auxiliary,
+            host_indices=batch.host_indices,
         )
 
     def _loop(self, batch: Batch, index: int, steps: int) -> Loop:
@@ -165,7 +174,7 @@ class Learner:
             group["lr"] = learning_rate(recipe, step / steps)
         with self.random.active():
             losses = self._losses(batch, teachers, step, steps)
-            terms = [loss.reshape(()) for loss in losses.values()]
+            terms = [loss.reshape(()) if loss.ndim else loss for loss in losses.values()]
             total = reduce(torch.add, terms)
             self.optimizer.zero_grad(set_to_none=True)
             with span("backward", self.trial.method_name):
@@ -176,10 +185,20 @@ class Learner:
                     nn.utils.clip_grad_norm_(list(self._parameters()), recipe.clip_grad_norm)
                 self.optimizer.step()
         self._log(tuple(losses), torch.stack([value.detach() for value in (total, *terms)]), len(batch))
+        self._book(time.perf_counter() - started)
         self.examples += len(batch)
-        spent = time.perf_counter() - started
-        self.seconds += spent
-        self.shared_seconds += spent
+
+    def _book(self, seconds: float) -> None:
+        """Charges a step that took so long, and the first one what compiling takes: as if alone, and what it really
+        took. (A resumed trial was charged for it before.)"""
+        compiling = sum((each.compiling for each in self.students), start=Compiling())
+        seconds -= compiling.spent - self._compiling.spent
+        self.seconds += seconds
+        self.shared_seconds += seconds
+        if not self.examples:
+            self.seconds += compiling.seconds
+            self.shared_seconds += compiling.spent
+        self._compiling = compiling
 
     def _output_losses(self, batch: Batch, answered: Sequence[Tapped]) -> dict[str, Tensor]:
         """What the task asks of outputs that are no logits, summed over the students; named apart from the method's."""

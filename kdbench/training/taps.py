@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdbench.architecture import Tap
 from kdbench.task import Batch, Task
+from kdbench.training.compiled import CompiledForward, Compiling
 from kdbench.training.ranks import ALONE, Ranks
 from kdbench.training.shares import Share
 
@@ -19,6 +20,12 @@ def expand(names: Iterable[str], offered: Iterable[str]) -> tuple[str, ...]:
     stages = [name for name in offered if name.startswith("stage")]
     expanded = (found for name in names for found in (stages if name == "stages" else [name]))
     return tuple(dict.fromkeys(expanded))
+
+
+def always_compiled(name: str) -> bool:
+    """Whether a tap is part of a compiled network's code even where nobody asks for it, so that one code serves all
+    who ask for no others, and answers the same bits to each."""
+    return name.startswith("stage") or name == "embedding"
 
 
 class Tapped(NamedTuple):
@@ -33,14 +40,25 @@ class TappedNetwork:
 
     "gradient<n>" is the gradient at stage<n> of the logits of the examples' labels, or, where answers have no label, of
     the largest ones, summed over the batch: the same shape as the stage. It can be differentiated again where the call
-    itself is (in a student), and is a mere number where it is not (in a teacher under `no_grad`).
+    itself is (in a student), and is a mere number where it is not (in a teacher under `no_grad`). Of a compiled network
+    there is none.
     """
 
-    def __init__(self, network: nn.Module, taps: Mapping[str, Tap], wanted: Iterable[str], task: Task) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        taps: Mapping[str, Tap],
+        wanted: Iterable[str],
+        task: Task,
+        compiled: CompiledForward | None = None,
+    ) -> None:
+        """`compiled`: what is called in place of the network."""
         self.network, self.task = network, task
+        self._compiled, self._forward = compiled, compiled or network
         self.wanted = expand(wanted, taps)
         self._gradients = {name: _stage(name) for name in self.wanted if name.startswith("gradient")}
-        hooked = dict.fromkeys(self._gradients.get(name, name) for name in self.wanted if name != "logits")
+        hooked = dict.fromkeys(filter(always_compiled, taps if compiled else ()))
+        hooked |= dict.fromkeys(self._gradients.get(name, name) for name in self.wanted if name != "logits")
         self._layouts = {name: taps[name].layout for name in hooked}
         self._seen: dict[str, Tensor] = {}
         self._handles = [self._attach(name, taps[name]) for name in hooked]
@@ -69,7 +87,7 @@ class TappedNetwork:
         differentiable, share = torch.is_grad_enabled(), Share(batch, ranks)
         self._seen.clear()
         with torch.set_grad_enabled(differentiable or bool(self._gradients)), share.computing(self.network):
-            output = self.network(share.batch.inputs).float()
+            output = self._forward(share.batch.inputs).float()
             found = self._gradients_of(output, share.batch, differentiable)
         found |= {name: self._laid_out(name, self._seen[name]) for name in self.wanted if name in self._seen}
         self._seen.clear()
@@ -93,6 +111,11 @@ class TappedNetwork:
 
     def _laid_out(self, name: str, value: Tensor) -> Tensor:
         return (value.movedim(-1, 1) if self._layouts[name] == "channels_last" else value).float()
+
+    @property
+    def compiling(self) -> Compiling:
+        """What compiling it took, so far."""
+        return self._compiled.compiling if self._compiled is not None else Compiling()
 
     def detach_hooks(self) -> None:
         """Leaves the network as it was before it was tapped."""
