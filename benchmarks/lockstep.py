@@ -6,7 +6,7 @@ Another seed is another cohort: S seeds cost S times as much on both sides, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .bare import METHODS, BareLoop
@@ -29,6 +29,11 @@ class Lockstep(Paced):
     methods: tuple[int, ...] = (1, 2, 4, 8, 16)
     rounds: int = 15
     warmup: int = 2
+    streams: int = 1  # more on CUDA only
+
+    def bench(self, workload: Workload, methods: Sequence[str]) -> Bench:
+        """The workload planned, for an engine with so many streams."""
+        return replace(super().bench(workload, methods), streams=self.streams)
 
 
 QUICK = Lockstep(methods=(1, 2, 4), batch_size=16, rounds=5, warmup=1)
@@ -52,7 +57,7 @@ def measure(setting: Lockstep) -> Report:
             rounds = _mixed(workload, setting)
             samples[f"{workload}, mixed"] = rounds.seconds
             mixed.append(_mixed_row(workload, rounds))
-    said = f"batches of {setting.batch_size}, {setting.rounds} rounds"
+    said = f"batches of {setting.batch_size}, {setting.rounds} rounds, streams: {setting.streams}"
     question = (
         "Lockstep: N methods trained together by the engine, against as many bare runs of KD, each with its own "
         "teacher passes. Times are of one step of all N; engine and bare loops take turns over the same batches."

@@ -19,9 +19,10 @@ from kdbench.planner import make_plan
 from kdbench.plugins import Origin, Plugin, Registry, discover
 from kdbench.suite import Suite
 from kdbench.task import Split
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.observer import Observer
 from kdbench.training.randomness import seeded
+from kdbench.training.trained import Trained
 
 LEARNING_RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 
@@ -83,7 +84,8 @@ def _noise(spec: DataSpec, examples: int, random: torch.Generator) -> TensorSpli
 
 @dataclass(frozen=True)
 class Bench:
-    """A workload planned and ready: its trials by method, its data, and its teacher."""
+    """A workload planned and ready: its trials by method, its data, and its teacher. `streams`: of CUDA, on which the
+    engine advances students at once."""
 
     workload: Workload
     plan: Plan
@@ -91,6 +93,7 @@ class Bench:
     loaded: LoadedTask
     teacher: nn.Module
     device: torch.device
+    streams: int = 1
 
     def student(self, method: str) -> nn.Module:
         """A student as the engine begins with it."""
@@ -127,6 +130,7 @@ class Bench:
                     lambda trial: Path(folder, trial.fingerprint, "checkpoint.safetensors"),
                     self.device,
                     Observer(),
+                    streams=self.streams,
                 )
             )
         for trained in ended:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from kdbench import torchvision_ops
+from kdbench.training.observer import Observer
 
 torchvision_ops.ensure()
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a shell that runs the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what they start inherits it, and must hear Ctrl-C
 
 TINY = """
 suite: tiny@1.0
@@ -40,6 +46,16 @@ DEFAULTS = {
     "epochs": "2",
     "recipe": "",
 }
+
+
+@dataclass
+class Notes(Observer):
+    """Keeps what is said."""
+
+    said: list[str] = field(default_factory=list)
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
 
 
 @pytest.fixture(scope="session")

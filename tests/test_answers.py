@@ -45,10 +45,11 @@ from kdbench.planner import make_plan
 from kdbench.plugins import Origin, Plugin, Registry, discover
 from kdbench.store.run_folder import Manifest, RunFolder, now
 from kdbench.suite_file import load_suite
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.learner import Learner
 from kdbench.training.observer import Observer
 from kdbench.training.prediction import Predictions
+from kdbench.training.trained import Trained
 
 CPU = torch.device("cpu")
 TAGS, WORDS, LENGTH = 3, 12, 7

@@ -19,21 +19,12 @@ from kdbench.planner import make_plan
 from kdbench.plugins import discover
 from kdbench.store.run_folder import RunFolder
 from kdbench.suite_file import load_suite
-from kdbench.training.cohort import Trained
-from kdbench.training.observer import Observer
+from kdbench.training.trained import Trained
+
+from .conftest import Notes
 
 CPU = torch.device("cpu")
 METHODS = "kd, fitnets, attention_transfer, rkd"
-
-
-class Notes(Observer):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture

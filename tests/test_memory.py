@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from kdbench.data import DataFolders
 from kdbench.errors import BadInput
-from kdbench.execution.limits import Limits
+from kdbench.execution.limits import DeviceUse, Limits
 from kdbench.execution.local import execute
 from kdbench.execution.work import Job, Work
 from kdbench.measuring.record import Record
@@ -25,22 +25,17 @@ from kdbench.planner import make_plan
 from kdbench.plugins import discover
 from kdbench.store.run_folder import RunFolder
 from kdbench.suite_file import load_suite
+from kdbench.training import memory as memory_module
 from kdbench.training.allocations import Course
 from kdbench.training.cohort import train
 from kdbench.training.memory import CohortMemory, DeviceMemory, Footprint, Forecaster, weights_bytes
+from kdbench.training.memory import _Deserted as Deserted
 from kdbench.training.observer import Observer
+from kdbench.training.ranks import ALONE, Ranks
+
+from .conftest import Notes
 
 CPU = torch.device("cpu")
-
-
-class Notes(Observer):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture
@@ -61,8 +56,8 @@ def networks(plan: Plan, teachers: Iterable[Trial]) -> dict[str, nn.Module]:
     return found
 
 
-def forecast(plan: Plan, cohort: Cohort, said: list[str] | None = None) -> CohortMemory:
-    forecaster = Forecaster(plan.architectures, CPU, (said if said is not None else []).append)
+def forecast(plan: Plan, cohort: Cohort, said: list[str] | None = None, ranks: int = 1) -> CohortMemory:
+    forecaster = Forecaster(plan.architectures, DeviceMemory(CPU), (said if said is not None else []).append, ranks)
     return forecaster.forecast(cohort, plan.tasks[cohort.head.task], networks(plan, cohort.teachers))
 
 
@@ -75,12 +70,19 @@ def allocated(work: Callable[[], object], trace: Path) -> int:
     return max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]")
 
 
-def train_for_real(plan: Plan, cohort: Cohort, folder: Path) -> None:
+def train_for_real(plan: Plan, cohort: Cohort, folder: Path, ranks: Ranks = ALONE) -> None:
     """With teachers and all, as `CohortRunner` has it."""
     folder.mkdir()
     teachers, loaded = networks(plan, cohort.teachers), plan.tasks[cohort.head.task]
     ended = train(
-        cohort, loaded, plan.architectures, teachers, lambda trial: folder / trial.fingerprint, CPU, Observer()
+        cohort,
+        loaded,
+        plan.architectures,
+        teachers,
+        lambda trial: folder / trial.fingerprint,
+        CPU,
+        Observer(),
+        ranks=ranks,
     )
     for trained in ended:
         assert trained.status == "done", trained.error
@@ -109,13 +111,35 @@ def test_the_forecast_is_what_training_takes(plan: Callable[..., Plan], tmp_path
     assert max(map(abs, errors.values())) < 0.15, errors
 
 
+@pytest.mark.parametrize(("method", "least", "most"), [("kd", 0.3, 0.6), ("rkd", 0.8, 1.0)])
+def test_a_rank_takes_networks_of_its_share_and_losses_of_the_batch(
+    method: str, least: float, most: float, plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    networks = {"teachers": "resnet20", "student": "resnet8"}
+    here = plan(batch=96, epochs="1", methods=method, tasks="'digits[train_examples=250]'", **networks)
+    (cohort,) = here.cohorts
+    whole, own = forecast(here, cohort), forecast(here, cohort, ranks=3)
+    trial = cohort.trials[-1]
+    assert least < own.trials[trial].step / whole.trials[trial].step < most
+    taken = allocated(lambda: train_for_real(here, cohort, tmp_path / "one", Deserted(size=3)), tmp_path / "trace.json")
+    assert own.peak(cohort.trials) == pytest.approx(taken, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("size", "ranks", "tried"),
+    [(128, 1, {16, 32}), (20, 1, {10, 20}), (3, 1, {2, 3}), (96, 3, {15, 30}), (256, 16, {32, 64}), (20, 8, {16, 20})],
+)
+def test_ranks_have_even_shares_of_what_is_tried(size: int, ranks: int, tried: set[int]) -> None:
+    assert memory_module._tried(size, ranks) == tried
+
+
 def test_a_forecast_leaves_no_trace(plan: Callable[..., Plan]) -> None:
     here = plan(methods="kd, crd, explanation_guided")
     (cohort,) = here.cohorts
     teachers = networks(here, cohort.teachers)
     before = {name: value.clone() for each in teachers.values() for name, value in each.state_dict().items()}
     generator = torch.get_rng_state()
-    forecaster = Forecaster(here.architectures, CPU, pytest.fail)
+    forecaster = Forecaster(here.architectures, DeviceMemory(CPU), pytest.fail)
     first = forecaster.forecast(cohort, here.tasks[cohort.head.task], teachers)
     assert torch.get_rng_state().equal(generator)
     assert all(value.equal(before[name]) for each in teachers.values() for name, value in each.state_dict().items())
@@ -186,12 +210,34 @@ def test_parts_are_few_and_fit(plan: Callable[..., Plan]) -> None:
     assert found.parts(1) == [(trial,) for trial in trials]
 
 
+def test_several_streams_lend_one_another_nothing(plan: Callable[..., Plan]) -> None:
+    found = memory(plan(methods="kd, rkd"), (30, 10), (30, 25), (30, 20), shared=4, passing=40)
+    trials = tuple(found.trials)
+    assert found.peak(trials) == 5 + 90 + 40
+    side_by_side = replace(found, streams=2)
+    assert side_by_side.peak(trials) == 5 + 90 + 40 + 25 + 20
+    assert side_by_side.peak(trials[:1]) == found.peak(trials[:1])
+
+
 def test_answers_are_stored_before_there_are_students(plan: Callable[..., Plan]) -> None:
     found = memory(plan(), (30, 10), (30, 10), before=75)
     first, second = found.trials
     assert found.peak([first]) == 76
     assert found.peak([first, second]) == 76
     assert replace(found, before=60).peak([first, second]) == 71
+
+
+@pytest.mark.parametrize(("free", "sets"), [(28_799, 0), (28_800, 1), (35_999, 1), (36_000, 2)])
+def test_stored_answers_that_stay_on_the_device_count(
+    free: int, sets: int, plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeviceMemory, "fits_data", lambda memory, size: size <= free / 4)
+    here = plan(methods="ensemble", recipe="  speedups: [stored_answers]")
+    without = plan(methods="ensemble")
+    answers = 4 * 10 * len(here.tasks["digits[train_examples=200]"].data.train)  # of one of two teachers
+    assert answers == 7200
+    shared = [forecast(each, each.cohorts[0]).shared for each in (here, without)]
+    assert shared[0] - shared[1] == sets * answers
 
 
 def test_only_cuda_or_the_user_sets_bounds() -> None:
@@ -210,9 +256,29 @@ def test_free_memory_is_what_cuda_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cuda.fits_data(251)
 
 
+@pytest.mark.parametrize(
+    ("free", "held", "room"),
+    [
+        (1800, 100, 900),  # nobody else has begun: half of the device, less what is held
+        (600, 300, 600),  # the other has taken more than half
+        (900, 1100, 0),  # this one has
+    ],
+)
+def test_processes_that_share_a_device_count_on_an_even_part_of_it(
+    free: int, held: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2000))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: held)
+    cuda = DeviceMemory(torch.device("cuda"), sharers=2)
+    assert cuda.room_for([]) == pytest.approx(0.8 * room)
+    assert cuda.fits_data(room // 4)
+    assert not cuda.fits_data(room // 4 + 1)
+
+
 def ended(plan: Plan, out: Path, notes: Notes, gigabytes: float | None) -> dict[str, Record]:
     run = RunFolder.create(out, "run")
-    work = execute(plan, run, out, CPU, notes, validation_only=True, cohort_memory=gigabytes)
+    work = execute(plan, run, out, CPU, notes, validation_only=True, use=DeviceUse(gigabytes))
     return {record.method: record for records in work for record in records}
 
 
@@ -238,8 +304,8 @@ def test_enough_memory_leaves_a_cohort_whole(plan: Callable[..., Plan], tmp_path
 def test_workers_get_the_limit(plan: Callable[..., Plan], tmp_path: Path) -> None:
     here = plan(methods="kd")
     work = Work(here, RunFolder.create(tmp_path, "run"), tmp_path, CPU)
-    job = Job.model_validate_json(Job.of(work, Limits(cohort_memory=0.25)).model_dump_json())
-    assert job.cohort_memory == 0.25
+    job = Job.of(work, Limits(cohort_memory=0.25, streams=3), sharers=2)
+    assert Job.model_validate_json(job.model_dump_json()).use == DeviceUse(0.25, streams=3, sharers=2)
 
 
 def test_a_limit_is_above_0(tiny_suite: Callable[..., Path], kdbench: Callable[..., tuple[int, str, str]]) -> None:

@@ -18,8 +18,9 @@ from kdbench.plan import Cohort, Plan, Trial
 from kdbench.planner import make_plan
 from kdbench.plugins import Origin, Plugin, Registry, discover
 from kdbench.suite_file import load_suite
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.observer import Observer
+from kdbench.training.trained import Trained
 
 CPU = torch.device("cpu")
 SEEN: list[Loop] = []

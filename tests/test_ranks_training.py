@@ -23,10 +23,11 @@ from kdbench.planner import make_plan
 from kdbench.plugins import Origin, Plugin, Registry, discover
 from kdbench.suite_file import parse_suite
 from kdbench.training import ranks as ranks_module
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.observer import Observer
 from kdbench.training.ranks import ALONE, Ranks, RanksApart
 from kdbench.training.shares import Share
+from kdbench.training.trained import Trained
 
 SUITE = """
 suite: tiny@1.0

@@ -32,9 +32,10 @@ from kdbench.plugins import discover
 from kdbench.spec import Spec
 from kdbench.store.run_folder import RunFolder
 from kdbench.suite_file import load_suite
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.observer import Observer
 from kdbench.training.taps import TappedNetwork
+from kdbench.training.trained import Trained
 from kdbench_plugins.tasks import _corpus_scores
 from kdbench_plugins.tasks._byte_pairs import END, PADDING, START, learnt_byte_pairs, text_of, tokens_of
 from kdbench_plugins.tasks._corpus_scores import bleu, chrf, sentence_statistics

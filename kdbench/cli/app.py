@@ -24,6 +24,7 @@ from kdbench.cli.options import (
     ProfileOption,
     RunArgument,
     SeedsOption,
+    StreamsOption,
     StrictOption,
     SuiteArgument,
     TraceOption,
@@ -75,6 +76,7 @@ def run(
     trial_minutes: TrialMinutesOption = None,
     trial_memory: TrialMemoryOption = None,
     cohort_memory: CohortMemoryOption = None,
+    streams: StreamsOption = 1,
     max_hours: MaxHoursOption = None,
     tracking_uri: TrackingOption = None,
     profile: ProfileOption = False,
@@ -88,7 +90,8 @@ def run(
     from kdbench.training.device import resolve_device
 
     trials, target = requested_trials(track, tuning_trials), resolve_device(device)
-    limits = Limits(trial_minutes, trial_memory, max_hours, cohort_memory)
+    limits = Limits(trial_minutes, trial_memory, max_hours, cohort_memory, streams)
+    limits.check(target)
     means = requested_means(executor, limits, profile or trace is not None)
     with profile_of(target, profile, trace):
         status = run_suite(suite, method or [], seeds, trials, out, name, target, means, tracking_uri)

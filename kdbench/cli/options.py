@@ -64,6 +64,14 @@ CohortMemoryOption = Annotated[
         help="Students that would take more together are trained in several parts; default: what a GPU has free.",
     ),
 ]
+StreamsOption = Annotated[
+    int,
+    typer.Option(
+        "--streams",
+        metavar="N",
+        help="Advance students on N CUDA streams at once; changes no result (gain not measured).",
+    ),
+]
 MaxHoursOption = Annotated[
     float | None,
     typer.Option("--max-hours", metavar="H", help="Stop then, at the end of an epoch; the same command goes on."),

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from kdbench.errors import BadInput, UnknownName
-from kdbench.execution.limits import ClockedObserver, Limits
+from kdbench.execution.limits import ClockedObserver, DeviceUse, Limits
 from kdbench.execution.local import execute
 from kdbench.execution.processes import Processes
 from kdbench.execution.ray_cluster import Ray
@@ -35,7 +35,7 @@ class Local:
             work.device,
             clocked,
             validation_only=work.validation_only,
-            cohort_memory=limits.cohort_memory,
+            use=DeviceUse(limits.cohort_memory, limits.streams),
         )
 
 

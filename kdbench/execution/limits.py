@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.plan import Cohort, Trial
 from kdbench.training.observer import Observer
+
+if TYPE_CHECKING:
+    import torch
 
 RESUME = "everything finished is kept; the same command goes on from here"
 
@@ -31,6 +35,7 @@ class Limits:
         max_hours: wall-clock hours of the run; it stops at the end of an epoch, to be resumed.
         cohort_memory: GB that the tensors of students in lockstep, and of their teachers, may take; what would take
             more is trained in several parts. None: what a CUDA device has free, and anything elsewhere.
+        streams: CUDA streams on which students of a cohort are advanced at once.
 
     Raises:
         BadInput: one of them is not above 0.
@@ -40,9 +45,10 @@ class Limits:
     trial_memory: float | None = None
     max_hours: float | None = None
     cohort_memory: float | None = None
+    streams: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("trial_minutes", "trial_memory", "max_hours", "cohort_memory"):
+        for name in ("trial_minutes", "trial_memory", "max_hours", "cohort_memory", "streams"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise BadInput(f"--{name.replace('_', '-')} {value:g}: must be above 0")
@@ -51,6 +57,15 @@ class Limits:
     def of_trials(self) -> bool:
         """Whether any holds for single trials, so that they must run where they can be ended from outside."""
         return self.trial_minutes is not None or self.trial_memory is not None
+
+    def check(self, device: torch.device) -> None:
+        """Sees to it that a device knows what they are about.
+
+        Raises:
+            BadInput: it has no streams.
+        """
+        if self.streams > 1 and device.type != "cuda":
+            raise BadInput(f"--streams {self.streams}: {device} has none", hint="leave it out, or choose --device cuda")
 
     def after(self, seconds: float) -> Limits:
         """What is left for the rest of a run that has taken so long already.
@@ -77,6 +92,16 @@ class Limits:
                 raise self._over()
 
         return look
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    """What of a device a process may use: `cohort_memory` and `streams` as in `Limits`; `sharers`: how many processes
+    of the run, this one too, compute on it."""
+
+    cohort_memory: float | None = None
+    streams: int = 1
+    sharers: int = 1
 
 
 class ClockedObserver(Observer):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kdbench.errors import KdbenchError, StoreError
+from kdbench.execution.limits import DeviceUse
 from kdbench.execution.run_lock import in_turn
 from kdbench.measuring.environment import environment
 from kdbench.measuring.measure import Measurer
@@ -21,11 +22,12 @@ from kdbench.profiling import span
 from kdbench.splits import resident
 from kdbench.store.run_folder import RunFolder
 from kdbench.store.trial_files import TrialFiles, teacher_files
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.memory import DeviceMemory, Forecaster
 from kdbench.training.observer import Observer
 from kdbench.training.prediction import Predictions
 from kdbench.training.ranks import ALONE, Ranks
+from kdbench.training.trained import Trained
 
 
 class TeacherFailed(KdbenchError):
@@ -65,18 +67,18 @@ def execute(
     observer: Observer,
     *,
     validation_only: bool = False,
-    cohort_memory: float | None = None,
+    use: DeviceUse | None = None,
 ) -> Iterator[list[Record]]:
     """Trains, measures and stores what has no record yet; yields the new records, cohort by cohort.
 
     `out`: the folder of all runs; trained teachers are shared between them. `validation_only`: of students and teachers
-    nothing but the validation score is measured, the test split is not opened, and no student is kept. `cohort_memory`:
-    see `Limits`.
+    nothing but the validation score is measured, the test split is not opened, and no student is kept. `use`: of the
+    device.
 
     Raises:
         StoreError: results cannot be written. Everything already stored is kept.
     """
-    runner = CohortRunner(plan, run, out, device, observer, validation_only, cohort_memory=cohort_memory)
+    runner = CohortRunner(plan, run, out, device, observer, validation_only, use=use)
     yield runner.begin()
     for cohort in plan.cohorts:
         missing = tuple(trial for trial in cohort.trials if not is_finished(runner.files(trial).record()))
@@ -96,11 +98,12 @@ class CohortRunner:
         observer: Observer,
         validation_only: bool,
         ranks: Ranks = ALONE,
-        cohort_memory: float | None = None,
+        use: DeviceUse | None = None,
     ) -> None:
-        self.ranks = ranks
-        self._memory = DeviceMemory(device, cohort_memory)
-        self._forecaster = Forecaster(plan.architectures, device, observer.note)
+        use = use or DeviceUse()
+        self.ranks, self._streams = ranks, use.streams
+        self._memory = DeviceMemory(device, use.cohort_memory, use.sharers)
+        self._forecaster = Forecaster(plan.architectures, self._memory, observer.note, ranks.size, use.streams)
         self._resident: dict[str, LoadedTask] = {}
         self.plan, self.run, self.out, self.device, self.observer = plan, run, out, device, observer
         self.validation_only = validation_only
@@ -207,6 +210,8 @@ class CohortRunner:
             self.observer,
             lambda teacher: self.files(teacher).answers,
             self.ranks,
+            self._streams,
+            self._memory,
         )
 
     def files(self, trial: Trial) -> TrialFiles:

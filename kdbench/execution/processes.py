@@ -7,9 +7,10 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import count
+from math import ceil
 
 import torch
 
@@ -24,6 +25,7 @@ from kdbench.execution.units import Unit
 from kdbench.execution.work import Job, Work
 from kdbench.execution.workplace import Workplace
 from kdbench.hyperparameters import Count
+from kdbench.interpreter import command, import_path
 from kdbench.measuring.record import Record
 from kdbench.training.observer import Observer
 
@@ -33,7 +35,8 @@ _SAID = 4000  # bytes of a dead worker's last words
 @dataclass(frozen=True)
 class Processes:
     """Cohorts side by side in `workers` processes of this machine. Each computes with as many threads as this command
-    would (OMP_NUM_THREADS), because the last bits depend on them. Several CUDA devices are dealt out in turn.
+    would (OMP_NUM_THREADS), because the last bits depend on them. Several CUDA devices are dealt out in turn; workers
+    on the same one count on an even share of its memory.
 
     Where one device cannot hold a batch, each worker may be so many `ranks`: processes that train a cohort together
     (distributed data parallel), each on a device of its own and with its share of every batch. They come to the results
@@ -72,8 +75,8 @@ def carry_out_here(
     ranks: int = 1,
 ) -> Generator[list[Record]]:
     """Has the work, or one unit of it, done by `slots` workers of this machine, each of so many `ranks`."""
-    place.job.write_text(Job.of(work, limits).model_dump_json())
     pool = ProcessPool(place, slots, work.device, ranks)
+    place.job.write_text(Job.of(work, limits, pool.sharers).model_dump_json())
     try:
         yield from Dispatcher(work, pool, limits, place.stop, observer, only).run()
     finally:
@@ -81,22 +84,30 @@ def carry_out_here(
 
 
 class ProcessPool:
-    """Worker processes; one that has done its unit is given the next."""
+    """Worker processes, one to a slot; one that has done its unit is given the next."""
 
     def __init__(self, place: Workplace, slots: int, device: torch.device, ranks: int = 1) -> None:
         self.slots, self.ranks = slots, ranks
-        self._place, self._device = place, device
+        self._place, self._cards = place, _cards(device)
+        self._started = 0
         self._idle: list[_Worker] = []
-        self._all: list[_Worker] = []
+        self._living: dict[int, _Worker] = {}
+
+    @property
+    def sharers(self) -> int:
+        """How many processes compute on the device that most of them share."""
+        return ceil(self.slots * self.ranks / max(1, len(self._cards)))
 
     def start(self, unit: Unit) -> _Worker:
-        """Gives the unit to an idle worker, or to a new one."""
+        """Gives the unit to an idle worker, or to a new one, which has the cards of the one that it replaces."""
         while self._idle:
             worker = self._idle.pop()
             if worker.give(unit):
                 return worker
-        worker = _Worker(self, self._place, len(self._all), self._variables())
-        self._all.append(worker)
+            worker.kill()
+        slot = next(slot for slot in count() if slot not in self._living)
+        worker = self._living[slot] = _Worker(self, self._place, self._started, self._variables(slot))
+        self._started += 1
         worker.give(unit)
         return worker
 
@@ -106,19 +117,28 @@ class ProcessPool:
 
     def close(self) -> None:
         """Ends all workers at once; what they stored is kept."""
-        for worker in self._all:
+        for worker in list(self._living.values()):
             worker.kill()
 
-    def _variables(self) -> dict[str, str]:
+    def forget(self, worker: _Worker) -> None:
+        """It has ended."""
+        self._living = {slot: each for slot, each in self._living.items() if each is not worker}
+
+    def _variables(self, slot: int) -> dict[str, str]:
         # the same modules as here, and threads that do not burn the cores that other workers compute on
         variables = {"PYTHONPATH": import_path(), "OMP_WAIT_POLICY": "PASSIVE"}
-        if self._device.type == "cuda" and self._device.index is None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            cards = visible.split(",") if visible else [str(card) for card in range(torch.cuda.device_count())]
-            first = len(self._all) * self.ranks
-            own = (cards[(first + rank) % len(cards)] for rank in range(self.ranks))
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        if self._cards:
+            dealt = range(slot * self.ranks, (slot + 1) * self.ranks)
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(self._cards[each % len(self._cards)] for each in dealt)
         return {**os.environ, **variables}
+
+
+def _cards(device: torch.device) -> list[str]:
+    """The CUDA devices that workers are given in turn, as CUDA names them; none where all compute on the same one."""
+    if device.type != "cuda" or device.index is not None:
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(card) for card in range(torch.cuda.device_count())]
 
 
 class _Worker:
@@ -130,11 +150,10 @@ class _Worker:
         self._held: int | None = None
         self._events, self._beats = EventReader(place.folder / f"{name}.events"), place.folder / f"{name}.beat"
         self._log = place.folder / f"{name}.log"
-        command = [sys.executable, "-P", "-m", "kdbench.execution.worker", str(place.folder), name, str(pool.ranks)]
         mark = secrets.token_hex(8)
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                command,
+                command("kdbench.execution.worker", str(place.folder), name, str(pool.ranks)),
                 bufsize=0,  # nothing is left to be flushed to one that is gone
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -181,6 +200,7 @@ class _Worker:
 
     def kill(self) -> None:
         """Ends it at once, and everything that it started."""
+        self._pool.forget(self)
         self._group.kill()
         self._process.wait()
         if self._process.stdin is not None:
@@ -195,8 +215,3 @@ class _Worker:
 
     def _said(self) -> str:
         return self._log.read_bytes()[-_SAID:].decode(errors="replace").strip()
-
-
-def import_path() -> str:
-    """PYTHONPATH under which another process imports what this one does."""
-    return os.pathsep.join(map(os.path.abspath, sys.path))

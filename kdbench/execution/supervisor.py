@@ -75,7 +75,9 @@ def carry_out(
         OutOfTime: the driver asked to stop.
         KdbenchError: what concerns all units.
     """
-    limits = _UntilTold(job.trial_minutes, job.trial_memory, cohort_memory=job.cohort_memory, told=told_to_stop)
+    limits = _UntilTold(
+        job.trial_minutes, job.trial_memory, cohort_memory=job.cohort_memory, streams=job.streams, told=told_to_stop
+    )
     log.write("unit_started", held=0)
     with closing(carry_out_here(work, limits, own, 1, log, unit)) as done:
         for _ in done:

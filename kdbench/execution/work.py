@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kdbench.data import DataFolders
 from kdbench.errors import StoreError
-from kdbench.execution.limits import Limits
+from kdbench.execution.limits import DeviceUse, Limits
 from kdbench.hyperparameters import construct, values
 from kdbench.measuring.record import Record
 from kdbench.plan import Configuration, Configurations, Plan, TuningCost
@@ -80,6 +80,7 @@ class Job(BaseModel):
     Attributes:
         threads: torch's, because the last bits of a result depend on them.
         directory: what relative paths in a task's parameters, or in the variables of `environment`, begin at.
+        sharers: how many of the processes that read it compute on one device.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,9 +100,11 @@ class Job(BaseModel):
     trial_minutes: float | None
     trial_memory: float | None
     cohort_memory: float | None
+    streams: int
+    sharers: int
 
     @classmethod
-    def of(cls, work: Work, limits: Limits) -> Job:
+    def of(cls, work: Work, limits: Limits, sharers: int = 1) -> Job:
         """`work` for another process that sees the same folders."""
         suite = work.plan.suite
         return cls(
@@ -120,7 +123,14 @@ class Job(BaseModel):
             trial_minutes=limits.trial_minutes,
             trial_memory=limits.trial_memory,
             cohort_memory=limits.cohort_memory,
+            streams=limits.streams,
+            sharers=sharers,
         )
+
+    @property
+    def use(self) -> DeviceUse:
+        """What of its device each process may use."""
+        return DeviceUse(self.cohort_memory, self.streams, self.sharers)
 
     def work(self) -> Work:
         """Plans again, with the plugins and data of this process, after taking over variables and threads."""

@@ -20,15 +20,15 @@ from kdbench.errors import KdbenchError
 from kdbench.execution.event_log import EventLog
 from kdbench.execution.followers import Followers
 from kdbench.execution.heartbeat import Heartbeat
-from kdbench.execution.limits import ClockedObserver, OutOfTime
+from kdbench.execution.limits import ClockedObserver, DeviceUse, OutOfTime
 from kdbench.execution.local import CohortRunner, Teacher, TeacherFailed
 from kdbench.execution.process_group import ProcessGroup, adopt_orphans
 from kdbench.execution.work import Job, Work, check_same
 from kdbench.plan import Cohort, Trial
 from kdbench.profiling import profiled
-from kdbench.training.cohort import Trained
 from kdbench.training.observer import Observer
 from kdbench.training.ranks import Ranks
+from kdbench.training.trained import Trained
 
 Orders = Iterator[list[str]]  # lists of fingerprints
 
@@ -61,7 +61,7 @@ def _lead(folder: Path, name: str, size: int, units: Orders, log: EventLog, hear
     work = job.work()
     trials = _trials(work)
     ranks = Ranks.join(folder / f"{name}.ranks", 0, size, work.device)
-    runner = _Leader(work, ClockedObserver(log, look), ranks, followers, job.cohort_memory)
+    runner = _Leader(work, ClockedObserver(log, look), ranks, followers, job.use)
     for fingerprints in units:
         check_same(work, set(fingerprints))
         asked = tuple(trials[fingerprint] for fingerprint in fingerprints)
@@ -76,10 +76,11 @@ def _lead(folder: Path, name: str, size: int, units: Orders, log: EventLog, hear
 
 
 def _follow(folder: Path, name: str, size: int, rank: int, cohorts: Orders) -> None:
-    work = _job(folder).work()
+    job = _job(folder)
+    work = job.work()
     trials = _trials(work)
     ranks = Ranks.join(folder / f"{name}.ranks", rank, size, work.device)
-    runner = _Follower(work.plan, work.run, work.out, work.device, Observer(), work.validation_only, ranks)
+    runner = _Follower(work.plan, work.run, work.out, work.device, Observer(), work.validation_only, ranks, job.use)
     for fingerprints in cohorts:
         runner.train_along(Cohort(tuple(trials[fingerprint] for fingerprint in fingerprints)))
 
@@ -87,11 +88,8 @@ def _follow(folder: Path, name: str, size: int, rank: int, cohorts: Orders) -> N
 class _Leader(CohortRunner):
     """Has the other ranks train along what it trains."""
 
-    def __init__(
-        self, work: Work, observer: Observer, ranks: Ranks, followers: Followers, cohort_memory: float | None
-    ) -> None:
-        plan, run, out, device, validation_only = work.plan, work.run, work.out, work.device, work.validation_only
-        super().__init__(plan, run, out, device, observer, validation_only, ranks, cohort_memory)
+    def __init__(self, work: Work, observer: Observer, ranks: Ranks, followers: Followers, use: DeviceUse) -> None:
+        super().__init__(work.plan, work.run, work.out, work.device, observer, work.validation_only, ranks, use)
         self._followers = followers
 
     def _train(self, cohort: Cohort, teachers: Mapping[str, Teacher]) -> Iterator[Trained]:

@@ -29,11 +29,11 @@ from kdbench.measuring.record import Record
 from kdbench.measuring.selection import selected_scores
 from kdbench.method import Method
 from kdbench.plan import LoadedTask, Plan, Skipped, Trial
-from kdbench.training.cohort import Trained
 from kdbench.training.learner import Learner
 from kdbench.training.prediction import Predictions, predict, prepared, relabelled
 from kdbench.training.randomness import seeded
 from kdbench.training.teachers import TeacherPanel
+from kdbench.training.trained import Trained
 
 _QUARTERS = (0.125, 0.375, 0.625, 0.875)  # losses may change with progress (FitNets' hint stage): charge the mean
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from kdbench.plan import LoadedTask
-from kdbench.training.cohort import Trained
 from kdbench.training.prediction import answers
+from kdbench.training.trained import Trained
 
 
 def selected_scores(

@@ -8,8 +8,8 @@ from dataclasses import replace
 from torch import nn
 
 from kdbench.measuring.measure import Measured, Measurer, validation_score
-from kdbench.training.cohort import Trained
 from kdbench.training.prediction import Predictions
+from kdbench.training.trained import Trained
 
 
 class ValidationMeasurer(Measurer):

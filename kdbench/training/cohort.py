@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.architecture import Architecture
 from kdbench.augmentation import parse as parse_augmentation
-from kdbench.errors import NotApplicable, StoreError, Terminated
+from kdbench.errors import StoreError, Terminated
 from kdbench.plan import Cohort, LoadedTask, Trial
 from kdbench.profiling import span
 from kdbench.task import Batch
 from kdbench.training.checkpoints import Snapshot, load_checkpoint, save_checkpoint
-from kdbench.training.learner import Diverged, Learner, TeacherTaps
+from kdbench.training.learner import Learner, TeacherTaps
+from kdbench.training.memory import DeviceMemory
 from kdbench.training.observer import Observer
 from kdbench.training.prediction import relabelled
 from kdbench.training.randomness import generator
 from kdbench.training.ranks import ALONE, Ranks, RanksApart
+from kdbench.training.streams import SideStreams
 from kdbench.training.teachers import TeacherPanel
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trial after training. Seconds: as if alone; the teacher's part of them; and what it really cost in company.
-    `snapshots`: the weights after some earlier epochs, counted from 1.
-
-    `started`: when this attempt began, seconds since 1970. `student` is the measured network, in eval mode; None unless
-    the status is "done". `out_of_memory`: it failed because the device was full, which it may not be in less company.
-    """
-
-    trial: Trial
-    status: Literal["done", "failed", "diverged", "skipped"]
-    started: float
-    student: nn.Module | None
-    curves: Mapping[str, list[float]]
-    examples: int
-    seconds: float
-    teacher_seconds: float
-    shared_seconds: float
-    snapshots: Mapping[int, Snapshot] = field(default_factory=dict)
-    reason: str | None = None
-    error: str | None = None
-    out_of_memory: bool = False
+from kdbench.training.trained import Trained, ended_early
 
 
 def train(
@@ -62,20 +39,25 @@ def train(
     observer: Observer,
     answers: Callable[[Trial], Path] | None = None,
     ranks: Ranks = ALONE,
+    streams: int = 1,
+    memory: DeviceMemory | None = None,
 ) -> Iterator[Trained]:
     """Trains all trials of `cohort`, resuming each from its checkpoint; yields each as it ends.
 
     `teachers`: trained networks by fingerprint; `answers`: the folder of a teacher's stored answers, by default
     beside its checkpoint. A trial that raises or diverges leaves; the others go on. Of several `ranks` only the first
-    yields what is trained to its end, and writes checkpoints; the others read the same.
+    yields what is trained to its end, and writes checkpoints; the others read the same. `streams`: on so many of CUDA's
+    at once, see `kdbench.training.streams`; `memory`: what there is of the device's.
 
     Raises:
         RanksApart: a trial failed on one of them only.
     """
     answers = answers or (lambda teacher: checkpoint(teacher).with_name("answers"))
     panel = TeacherPanel(cohort.trials, teachers, architectures, loaded.task, ranks)
+    sides, memory = SideStreams(device, streams, cohort.trials), memory or DeviceMemory(device)
     try:
-        yield from _Loop(cohort, loaded, architectures, panel, checkpoint, device, observer, answers, ranks).run()
+        loop = _Loop(cohort, loaded, architectures, panel, checkpoint, observer, answers, ranks, sides, memory)
+        yield from loop.run()
     finally:
         panel.close()
 
@@ -88,14 +70,15 @@ class _Loop:
         architectures: Mapping[str, Architecture],
         panel: TeacherPanel,
         checkpoint: Callable[[Trial], Path],
-        device: torch.device,
         observer: Observer,
         answers: Callable[[Trial], Path],
         ranks: Ranks,
+        sides: SideStreams,
+        memory: DeviceMemory,
     ) -> None:
-        self.answers, self.ranks = answers, ranks
+        self.answers, self.ranks, self.sides, self.memory = answers, ranks, sides, memory
         self.cohort, self.loaded, self.architectures, self.panel = cohort, loaded, architectures, panel
-        self.checkpoint, self.device, self.observer = checkpoint, device, observer
+        self.checkpoint, self.device, self.observer = checkpoint, memory.device, observer
         self.recipe, self.seed, self.stream = cohort.head.recipe, cohort.head.seed, cohort.head.stream
         self.augment = parse_augmentation(self.recipe.augmentation)
         self.learners: list[Learner] = []
@@ -108,13 +91,15 @@ class _Loop:
                 yield from (replace(failed, trial=trial) for trial in self.cohort.trials)
                 return
         if "stored_answers" in self.recipe.speedups:
-            self.panel.store_answers(self.loaded, self.device, self.answers, self.observer.note)
+            note, fits = self.observer.note, self.memory.fits_data
+            self.panel.store_answers(self.loaded, self.device, self.answers, note, fits)
         example = next(self._batches(epoch=0))
         answers = self.panel(example)
         for trial in self.cohort.trials:
             failed = self._attempt(trial, self._admit, trial, example, answers)
             if failed:
                 yield failed
+        del example, answers  # memory of the device
         self.observer.cohort_started(self.cohort, min((each.epoch for each in self.learners), default=0))
         for epoch in range(self.recipe.epochs):
             # a trial that a kill left an epoch ahead of the others waits for them
@@ -154,12 +139,13 @@ class _Loop:
         self.relabelling_seconds = time.perf_counter() - started
 
     def _admit(self, trial: Trial, example: Batch, answers: TeacherTaps) -> None:
-        learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device, self.ranks)
-        learner.begin(example, answers, self.panel.weights(trial), self.panel.tapped(trial))
-        before = self.relabelling_seconds + self.panel.stored_seconds(trial)
-        learner.seconds = learner.teacher_seconds = before
-        learner.shared_seconds = before / len(self.cohort.trials)
-        load_checkpoint(learner, self.checkpoint(trial), self.observer.note)
+        with self.sides.parted(), self.sides.of(trial):
+            learner = Learner(trial, self.loaded, self.architectures[trial.student], self.device, self.ranks)
+            learner.begin(example, answers, self.panel.weights(trial), self.panel.tapped(trial))
+            before = self.relabelling_seconds + self.panel.stored_seconds(trial)
+            learner.seconds = learner.teacher_seconds = before
+            learner.shared_seconds = before / len(self.cohort.trials)
+            load_checkpoint(learner, self.checkpoint(trial), self.observer.note)
         self.learners.append(learner)
 
     def _epoch(self, epoch: int, active: list[Learner]) -> Iterator[Trained]:
@@ -175,12 +161,10 @@ class _Loop:
                 yield from (self._leave(learner.trial, error) for learner in active)
                 return
             self._book(active, time.perf_counter() - started)
-            for learner in list(active):
-                step = epoch * len(order) + index
-                failed = self._attempt(learner.trial, learner.advance, batch, answers, step, steps)
-                if failed:
-                    active.remove(learner)
-                    yield failed
+            ended = self._advance(active, batch, answers, epoch * len(order) + index, steps)
+            if ended:
+                active = [learner for learner in active if learner in self.learners]
+                yield from ended
             if not active:
                 break
             examples += len(batch)
@@ -191,6 +175,19 @@ class _Loop:
                 active.remove(learner)
                 yield failed
         self.observer.epoch_ended(self.cohort, epoch + 1, {each.trial: each.curves for each in active})
+
+    def _advance(
+        self, active: list[Learner], batch: Batch, answers: TeacherTaps, step: int, steps: int
+    ) -> list[Trained]:
+        """A step of each, side by side where streams allow it; returns the ends of those that it cost."""
+        ended = []
+        with self.sides.parted():
+            for learner in active:
+                with self.sides.of(learner.trial):
+                    failed = self._attempt(learner.trial, learner.advance, batch, answers, step, steps)
+                if failed:
+                    ended.append(failed)
+        return ended
 
     def _close(self, learner: Learner, examples: int) -> None:
         with span("evaluation", learner.trial.method_name):
@@ -224,7 +221,7 @@ class _Loop:
         learner = next((each for each in self.learners if each.trial is trial), None)
         if learner is not None:
             self.learners.remove(learner)
-        return _ended_early(trial, learner, error)
+        return ended_early(trial, learner, error)
 
     def _order(self, epoch: int) -> list[Tensor]:
         """The epoch's batches as positions; a single left-over example is dropped (BatchNorm cannot take it)."""
@@ -236,16 +233,19 @@ class _Loop:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         data = self.loaded.data
         random = generator(self.seed, self.stream, "augmentation", epoch)
-        batches = data.train.batches(self._order(epoch))
+        order = self._order(epoch)
+        batches = zip(order, data.train.batches(order), strict=True)
         while True:
             with span("data"):
-                batch = next(batches, None)
+                positions, batch = next(batches, (None, None))
                 if batch is None:
                     return
                 inputs = self.augment(batch.inputs, random).to(self.device, non_blocking=True)
                 targets = batch.targets.to(self.device, non_blocking=True)
                 indices = batch.indices.to(self.device, non_blocking=True)
-                prepared = Batch(self._laid_out(data.prepare(inputs)), targets, indices)
+                prepared = Batch(self._laid_out(data.prepare(inputs)), targets, indices, positions)
+                if self.sides:  # what a task remembers of a batch must be there before students part
+                    self.loaded.task.labels(prepared)
             yield prepared
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
@@ -264,22 +264,3 @@ class _Loop:
             learner.teacher_seconds += sum(passes[teacher] for teacher in own)
             learner.seconds += data + sum(passes[teacher] for teacher in own)
             learner.shared_seconds += data / len(active) + sum(passes[teacher] / users[teacher] for teacher in own)
-
-
-def _ended_early(trial: Trial, learner: Learner | None, error: Exception) -> Trained:
-    foreseen: dict[type[Exception], Literal["diverged", "skipped"]] = {Diverged: "diverged", NotApplicable: "skipped"}
-    status = next((status for kind, status in foreseen.items() if isinstance(error, kind)), None)
-    return Trained(
-        trial=trial,
-        status=status or "failed",
-        started=learner.started if learner else time.time(),
-        student=None,
-        curves=learner.curves if learner else {},
-        examples=learner.examples if learner else 0,
-        seconds=learner.seconds if learner else 0.0,
-        teacher_seconds=learner.teacher_seconds if learner else 0.0,
-        shared_seconds=learner.shared_seconds if learner else 0.0,
-        reason=str(error) if status else f"{type(error).__name__}: {error}",
-        error=None if status else "".join(traceback.format_exception(error)),
-        out_of_memory=isinstance(error, torch.OutOfMemoryError),
-    )

@@ -30,10 +30,11 @@ def build_optimizer(
         {"params": _unique(plain), "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    rate, nesterov = recipe.learning_rate, recipe.nesterov and recipe.momentum > 0
+    # foreach: all parameters in one call, as torch does on CUDA anyway: the same bits as one by one, in less time
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
+        return torch.optim.AdamW(groups, lr=rate, foreach=True)
+    return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=nesterov, foreach=True)
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

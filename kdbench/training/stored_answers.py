@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,15 +32,27 @@ Answer = Callable[[Batch], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class StoredAnswers:
-    """Arrays [examples, ...] by tap, mapped from disk; `seconds` that computing them once took."""
+    """Arrays [examples, ...] by tap, mapped from disk; `seconds` that computing them once took. `resident`: the same
+    on the batches' device, where they are there."""
 
     arrays: Mapping[str, np.ndarray[Any, Any]]
     seconds: float
+    resident: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """The answers to a batch of training examples, on its device."""
-        rows, device = batch.indices.cpu().numpy(), batch.inputs.device
-        return {tap: torch.from_numpy(array[rows]).to(device) for tap, array in self.arrays.items()}
+        if self.resident:
+            return {tap: held.index_select(0, batch.indices) for tap, held in self.resident.items()}
+        rows = (batch.indices.cpu() if batch.host_indices is None else batch.host_indices).numpy()
+        answers = {tap: torch.from_numpy(array[rows]) for tap, array in self.arrays.items()}
+        return {tap: answer.to(batch.inputs.device, non_blocking=True) for tap, answer in answers.items()}
+
+    def held_on(self, device: torch.device, fits: Callable[[int], bool]) -> StoredAnswers:
+        """The same, moved to `device` at once if `fits` says that there is room for their bytes."""
+        if not fits(sum(array.nbytes for array in self.arrays.values())):
+            return self
+        held = {tap: torch.from_numpy(np.array(array)).to(device) for tap, array in self.arrays.items()}
+        return replace(self, resident=held)
 
 
 def stored_answers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +82,6 @@ REPRODUCED = {"status", "metrics", "curves", "samples", "calibration_curve", "pa
 def reproduced(records: dict[str, Record]) -> dict[str, dict[str, Any]]:
     """What must be the same bit for bit wherever a trial runs."""
     return {name: record.model_dump(include=REPRODUCED) for name, record in records.items()}
-
-
-@dataclass
-class Notes(Observer):
-    """Keeps what is said."""
-
-    said: list[str] = field(default_factory=list)
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from kdbench.execution.units import Unit
 from kdbench.execution.work import Work
 from kdbench.plan import Cohort
 
-from .conftest import Notes
+from ..conftest import Notes
 
 MakeWork = Callable[..., Work]
 Script = Callable[[list[str]], Death | None]

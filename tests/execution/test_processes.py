@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from kdbench.execution.work import Work
 from kdbench.measuring.record import Record
 from kdbench.plan import Cohort
 
-from .conftest import Notes, reproduced
+from ..conftest import Notes
+from .conftest import reproduced
 
 MakeWork = Callable[..., Work]
 CarryOut = Callable[..., dict[str, Record]]
@@ -102,7 +104,7 @@ def test_local_takes_a_process_where_a_limit_asks_for_one(work: MakeWork, carry_
 def test_workers_that_do_not_start_are_an_error(
     work: MakeWork, carry_out: CarryOut, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(KdbenchError, match="workers do not start: its worker ended with status 1"):
         carry_out(Processes(workers=1), work())
 

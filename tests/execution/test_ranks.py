@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import torch
 from kdbench.errors import BadInput
 from kdbench.execution import processes
 from kdbench.execution.executors import Local, executor
+from kdbench.execution.limits import DeviceUse, Limits
 from kdbench.execution.processes import Processes, ProcessPool
 from kdbench.execution.units import Unit
-from kdbench.execution.work import Work
+from kdbench.execution.work import Job, Work
 from kdbench.execution.workplace import Workplace
 from kdbench.measuring.record import Record
 from kdbench.plan import Cohort
+from kdbench.training.observer import Observer
 
-from .conftest import Notes
+from ..conftest import Notes
 
 MakeWork = Callable[..., Work]
 CarryOut = Callable[..., dict[str, Record]]
@@ -85,7 +87,9 @@ def test_ranks_need_as_many_cards(work: MakeWork, carry_out: CarryOut, monkeypat
         carry_out(Processes(ranks=2), replace(work(), device=torch.device("cuda")))
 
 
-def test_each_worker_has_the_next_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_the_next_cards_or_those_of_the_one_that_it_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[dict[str, Any]] = []
 
     class Started:
@@ -98,7 +102,39 @@ def test_each_worker_has_the_next_cards(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(processes.subprocess, "Popen", Started)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     pool = ProcessPool(Workplace(tmp_path), 2, torch.device("cuda"), ranks=2)
-    for _ in range(3):
-        pool.start(Unit(()))
-    assert [each["command"] for each in started] == ["2", "2", "2"]
-    assert [each["env"]["CUDA_VISIBLE_DEVICES"] for each in started] == ["4,5", "6,4", "5,6"]
+    first, *_ = (pool.start(Unit(())) for _ in range(3))
+    pool.forget(first)
+    pool.start(Unit(()))
+    assert [each["command"] for each in started] == ["2", "2", "2", "2"]
+    assert [each["env"]["CUDA_VISIBLE_DEVICES"] for each in started] == ["4,5", "6,4", "5,6", "4,5"]
+
+
+@pytest.mark.parametrize(
+    ("device", "cards", "workers", "ranks", "sharers"),
+    [("cuda", "4,5,6", 3, 1, 1), ("cuda", "4,5,6", 2, 2, 2), ("cuda", "0", 4, 1, 4), ("cuda:1", "0,1", 3, 1, 3)],
+)
+def test_workers_know_how_many_share_a_card(
+    device: str,
+    cards: str,
+    workers: int,
+    ranks: int,
+    sharers: int,
+    work: MakeWork,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Job] = []
+
+    class Reads:
+        def __init__(self, work: Work, pool: ProcessPool, limits: Limits, stop: Path, *_: object) -> None:
+            self.job = stop.parent / "job.json"
+
+        def run(self) -> Iterator[list[Record]]:
+            told.append(Job.model_validate_json(self.job.read_bytes()))
+            yield []
+
+    monkeypatch.setattr(processes, "Dispatcher", Reads)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards.split(",")))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cards)
+    asked = replace(work(), device=torch.device(device))
+    list(Processes(workers=workers, ranks=ranks).execute(asked, Limits(streams=4), Observer()))
+    assert [job.use for job in told] == [DeviceUse(None, streams=4, sharers=sharers)]

@@ -24,7 +24,8 @@ from kdbench.measuring.record import Record
 from kdbench.plan import Cohort
 from kdbench.store.trial_files import teacher_files
 
-from .conftest import Notes, reproduced
+from ..conftest import Notes
+from .conftest import reproduced
 
 MakeWork = Callable[..., Work]
 CarryOut = Callable[..., dict[str, Record]]

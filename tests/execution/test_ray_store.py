@@ -28,7 +28,7 @@ from kdbench.store.run_folder import RunFolder
 from kdbench.store.trial_files import TrialFiles, teacher_files
 from kdbench.training.checkpoints import Snapshot
 
-from .conftest import Notes
+from ..conftest import Notes
 
 pytest.importorskip("fsspec", reason="the extra 'ray' is not installed")
 

@@ -20,7 +20,7 @@ from kdbench.execution.run_lock import in_turn
 from kdbench.profiling import profiled
 from kdbench.store.trial_files import TrialFiles
 
-from .conftest import Notes
+from ..conftest import Notes
 
 TEACHER = "the teacher cnn (seed 0)"
 HOLD = """

@@ -15,7 +15,8 @@ from kdbench.execution.work import Work
 from kdbench.measuring.record import Record
 from kdbench.plan import Cohort
 
-from .conftest import Notes, reproduced
+from ..conftest import Notes
+from .conftest import reproduced
 
 MakeWork = Callable[..., Work]
 CarryOut = Callable[..., dict[str, Record]]

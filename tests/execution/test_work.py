@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,12 @@ import torch
 
 from kdbench.data import DataFolders
 from kdbench.errors import StoreError
+from kdbench.execution import supervisor
 from kdbench.execution.event_log import EventLog, EventReader
 from kdbench.execution.limits import Limits
+from kdbench.execution.units import Unit
 from kdbench.execution.work import Job, Work, check_same
+from kdbench.execution.workplace import Workplace
 from kdbench.plan import Configuration, TuningCost
 from kdbench.planner import Planner
 from kdbench.plugins import discover
@@ -66,6 +69,23 @@ def test_so_are_the_rounds_of_tuning(planner: Planner, tmp_path: Path) -> None:
     )
     assert fingerprints(again(work)) == fingerprints(work)
     assert again(work).validation_only
+
+
+def test_on_a_machine_of_a_cluster_a_worker_has_the_same_limits(
+    planner: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(planner.plan(), RunFolder(tmp_path / "run"), tmp_path, torch.device("cpu"))
+    asked, given = Limits(trial_minutes=3, trial_memory=2, cohort_memory=1, streams=4), []
+
+    def carries_out(work: Work, limits: Limits, *_: object) -> Iterator[None]:
+        given.append(limits)
+        yield
+
+    monkeypatch.setattr(supervisor, "carry_out_here", carries_out)
+    log, unit = EventLog(tmp_path / "events"), Unit((next(iter(work.plan.trials)),))
+    supervisor.carry_out(Job.of(work, asked), work, unit, Workplace(tmp_path), log, lambda: False)
+    names = ("trial_minutes", "trial_memory", "cohort_memory", "streams")
+    assert [getattr(given[0], name) for name in names] == [getattr(asked, name) for name in names]
 
 
 def teachers(work: Work) -> set[str]:

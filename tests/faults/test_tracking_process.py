@@ -18,19 +18,10 @@ from kdbench.cli.tracking_process import TrackingProcess
 from kdbench.interpreter import command
 from kdbench.store.mlflow_client import connected, default_tracking_uri
 from kdbench.store.run_folder import RunFolder
-from kdbench.training.observer import Observer
+
+from ..conftest import Notes
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-class Notes(Observer):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture(autouse=True)
