@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,13 +115,12 @@ def run_suite(
             with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:
                 stopped = _train(work, means, tracking, observer)
             _add_session(folder, begun, time.perf_counter() - clock)
-            if folder.records():
-                with span("tracking"):
-                    tracking.finish(observer)  # with the session, which the report shows
+            with tracking.finishing(observer) if folder.records() else nullcontext():
+                if not stopped:
+                    with span("analysis"):
+                        print_results(folder)
     if stopped:
         raise stopped
-    with span("analysis"):
-        print_results(folder)
     asked = {trial.fingerprint for trial in work.plan.trials}
     ended = {record.status for record in folder.records() if record.fingerprint in asked}
     return 1 if ended & {"failed", "diverged"} else 0

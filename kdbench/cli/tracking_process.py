@@ -12,8 +12,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -21,6 +21,7 @@ from types import TracebackType
 from kdbench.cli.tracking import Tracker
 from kdbench.execution.event_log import EventLog, EventReader
 from kdbench.interpreter import command, import_path
+from kdbench.profiling import span
 from kdbench.store.run_folder import RunFolder
 from kdbench.training.observer import Observer
 
@@ -62,14 +63,21 @@ class TrackingProcess:
             self._tell(_NEWS)
         self._listen(observer)
 
-    def finish(self, observer: Observer) -> None:
-        """Has everything written, with the report, and returns when it is."""
+    @contextmanager
+    def finishing(self, observer: Observer) -> Iterator[None]:
+        """Has everything written, with the report, while the block runs; when it is left, everything is."""
         self._start_no_more()
         told = self._tell(_LAST)
-        if self._process is not None and told:
-            told = self._process.wait() == 0
+        try:
+            yield
+        finally:
+            with span("tracking"):
+                self._finish(observer, told)
+
+    def _finish(self, observer: Observer, told: bool) -> None:
+        done = told and self._process is not None and self._process.wait() == 0
         self._listen(observer)
-        if not told:
+        if not done:
             self._tracker.sync(observer, last=True)
 
     def _start(self) -> None:

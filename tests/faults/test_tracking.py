@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -160,17 +160,17 @@ def test_a_server_that_goes_midway(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    finish = TrackingProcess.finish
+    finishing = TrackingProcess.finishing
 
-    def gone(self: TrackingProcess, observer: Observer) -> None:
+    def gone(self: TrackingProcess, observer: Observer) -> AbstractContextManager[None]:
         end = time.monotonic() + 120
         while not list(root.rglob("report.html")) and time.monotonic() < end:
             time.sleep(0.05)
         server.close()
-        finish(self, observer)
+        return finishing(self, observer)
 
     with start_server(backend, port=0, out=begun) as server, monkeypatch.context() as patch:
-        patch.setattr(TrackingProcess, "finish", gone)
+        patch.setattr(TrackingProcess, "finishing", gone)
         status, _, said = kdbench("run", str(suite), "--out", str(begun), "--tracking-uri", server.url)
     assert status == 0, said
     assert "was not updated" in said

@@ -63,7 +63,8 @@ def test_without_it_the_run_writes_itself(finished: Path, command: list[str], mo
     uri, notes = default_tracking_uri(finished), Notes()
     with TrackingProcess(Tracker(last_run(finished), uri)) as tracking:
         tracking.news(notes)
-        tracking.finish(notes)
+        with tracking.finishing(notes):
+            pass
     assert "report" in shown(uri)
     assert notes.said == []
 
@@ -78,7 +79,8 @@ def test_a_wrong_address_is_said_before_the_end_and_its_password_nowhere(finishe
             tracking.news(notes)
             time.sleep(0.05)
         assert "cannot be used" in notes.said[0]
-        tracking.finish(notes)
+        with tracking.finishing(notes):
+            pass
     assert "nothing is lost" in notes.said[-1]
     assert "s3cret" not in "".join(notes.said)
     assert not any(b"s3cret" in command for command in commands)

@@ -99,10 +99,10 @@ def draw(title: str, height: float, paint: Callable[[Figure], None]) -> str:
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         paint(figure)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(written, format="svg", metadata=nothing)
+        canvas.print_svg(written, metadata=nothing)  # not savefig, which draws everything twice
     return _inline(written.getvalue(), title)
 
 
