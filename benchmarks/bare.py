@@ -61,7 +61,7 @@ def kd(student: Answer, teacher: Answer, targets: Tensor, temperature: float = 4
 
 
 def hint(student: Answer, teacher: Answer, targets: Tensor, regressor: nn.Module) -> Tensor:
-    """CE + 10 MSE of the second stages, after a 1x1 convolution (FitNets; at the CRD benchmark's 100 it diverges here)."""
+    """CE + 10 MSE of the second stages, after a 1x1 convolution (FitNets; the CRD benchmark's 100 diverges here)."""
     distance = functional.mse_loss(regressor(student.stages[1]), teacher.stages[1])
     return cross_entropy(student, targets) + 10 * distance
 
