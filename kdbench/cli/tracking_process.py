@@ -125,6 +125,8 @@ def keep_up(lines: Iterable[str]) -> None:
     run, observer = RunFolder(Path(path)), EventLog(Path(log))
     tracker = Tracker(run, uri)
     tracker.prepare(observer)
+    import scipy.stats  # noqa: F401 (a leaderboard of several seeds loads it: now, while nobody waits)
+
     if run.records():
         tracker.sync(observer)
     for line in told:
