@@ -32,11 +32,12 @@ from kdbench.plugins import Kind, Origin, Plugin, Registry, discover
 from kdbench.spec import Spec
 from kdbench.suite_file import load_suite
 from kdbench.training import compiled as module
-from kdbench.training.cohort import Trained, train
+from kdbench.training.cohort import train
 from kdbench.training.compiled import CompiledForward, Compiling, require_compiler
 from kdbench.training.observer import Observer
 from kdbench.training.randomness import seeded
 from kdbench.training.taps import TappedNetwork
+from kdbench.training.trained import Trained
 
 CPU = torch.device("cpu")
 METHODS = "kd, fitnets, dml, 'explanation_guided[student_stage=stage2,teacher_stage=stage2]', sober"

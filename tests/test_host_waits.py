@@ -22,7 +22,6 @@ from kdbench.recipe import Recipe
 from kdbench.spec import Spec
 from kdbench.splits import resident
 from kdbench.task import unchanged
-from kdbench.testing.remote_device import REMOTE, FromPython, Watch
 from kdbench.training.cohort import train
 from kdbench.training.memory import DeviceMemory
 from kdbench.training.observer import Observer
@@ -35,6 +34,8 @@ from kdbench_plugins.tasks._frames import NormaliseUtterances
 from kdbench_plugins.tasks._segmentation import Segmentation
 from kdbench_plugins.tasks.bccd import BCCD
 from kdbench_plugins.tasks.cose import CosE
+
+from .remote_device import REMOTE, FromPython, Watch
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]

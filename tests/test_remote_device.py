@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from kdbench.testing.remote_device import REMOTE, FromPython, Watch
+from .remote_device import REMOTE, FromPython, Watch
 
 HERE = (Path(__file__).parent,)
 

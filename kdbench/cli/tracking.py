@@ -60,8 +60,7 @@ class Tracker:
         self._rests_until = 0.0
 
     def prepare(self, observer: Observer) -> None:
-        """Makes the database, if there is none yet; whoever gave a wrong address learns of it before the first trial
-        has ended."""
+        """Makes the database, if there is none yet; a wrong address is told now, and not at the end."""
         with self._failing(observer), connected(self.uri) as client:
             client.search_experiments(max_results=1)
 

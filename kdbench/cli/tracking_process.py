@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -125,8 +126,7 @@ def keep_up(lines: Iterable[str]) -> None:
     run, observer = RunFolder(Path(path)), EventLog(Path(log))
     tracker = Tracker(run, uri)
     tracker.prepare(observer)
-    import scipy.stats  # noqa: F401 (a leaderboard of several seeds loads it: now, while nobody waits)
-
+    import_module("scipy.stats")  # which a leaderboard of several seeds needs: now, while nobody waits
     if run.records():
         tracker.sync(observer)
     for line in told:
