@@ -22,7 +22,7 @@ def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 
 def full_precision(tensor: Tensor) -> Tensor:
     """The tensor in float32, or as it is if wider: differences of near-equal numbers vanish in bfloat16."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
 def common_positions(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

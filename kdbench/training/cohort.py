@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -258,9 +257,12 @@ class _Loop:
         alone, and divided among them as what it really cost."""
         passes = self.panel.seconds
         data = seconds - sum(passes.values())
-        users = Counter(teacher.fingerprint for learner in active for teacher in learner.trial.watched)
         for learner in active:
-            own = [teacher.fingerprint for teacher in learner.trial.watched]
-            learner.teacher_seconds += sum(passes[teacher] for teacher in own)
-            learner.seconds += data + sum(passes[teacher] for teacher in own)
-            learner.shared_seconds += data / len(active) + sum(passes[teacher] / users[teacher] for teacher in own)
+            learner.seconds += data
+            learner.shared_seconds += data / len(active)
+        for teacher, taken in passes.items():
+            users = [learner for learner in active if teacher in learner.watches]
+            for learner in users:
+                learner.teacher_seconds += taken
+                learner.seconds += taken
+                learner.shared_seconds += taken / len(users)

@@ -18,10 +18,13 @@ from kdbench.profiling import span
 from kdbench.task import Batch
 from kdbench.training import prediction
 from kdbench.training.compiled import CompiledForward, Compiling
+from kdbench.training.loss_sums import LossSums
 from kdbench.training.randomness import RandomState, derive, seeded
 from kdbench.training.ranks import ALONE, Ranks
 from kdbench.training.recipe import build_optimizer, learning_rate
 from kdbench.training.taps import Tapped, TappedNetwork, expand
+
+_NOTHING = Compiling()
 
 TeacherTaps = Mapping[str, Mapping[str, Tensor]]
 
@@ -45,6 +48,9 @@ class Learner:
         self.networks = [self._build(architecture, index) for index in range(trial.method.needs.students)]
         self.students = [self._tap(network, architecture.taps(network)) for network in self.networks]
         self.teachers: Sequence[TappedNetwork] = ()
+        asked = trial.method.needs.teacher
+        self._wanted = ("logits", *asked) if asked else ()
+        self.watches = frozenset(teacher.fingerprint for teacher in trial.watched)
         self.auxiliary: nn.Module | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.random = RandomState(derive(trial.seed, trial.stream, "steps"), device)
@@ -53,8 +59,9 @@ class Learner:
         self.epoch = 0
         self.examples = 0
         self.seconds = self.teacher_seconds = self.shared_seconds = 0.0
-        self._sums: dict[tuple[str, ...], Tensor] = {}
-        self._compiling = Compiling()
+        self._losses_so_far = LossSums()
+        self._compiled = [student for student in self.students if student.is_compiled]
+        self._compiling = _NOTHING
 
     def _build(self, architecture: Architecture, index: int) -> nn.Module:
         with seeded(self.trial.seed, self.trial.stream, "weights", self.trial.student, index):
@@ -119,13 +126,13 @@ class Learner:
         return (parameter for group in self.optimizer.param_groups for parameter in group["params"])
 
     def _step(self, batch: Batch, answered: Sequence[Tapped], teachers: TeacherTaps, progress: float) -> Step:
-        wanted, task = self.trial.method.needs.teacher, self.loaded.task
+        task = self.loaded.task
         answers = [teachers[teacher.fingerprint] for teacher in self.trial.teachers]
         return Step(
             students=[each.taps for each in answered],
             # exactly the taps it asked for: what other trials of the cohort look at must not reach it
             teachers=[
-                {name: taps[name] for name in expand(("logits", *wanted), taps)} if wanted else {} for taps in answers
+                {name: taps[name] for name in expand(self._wanted, taps)} if self._wanted else {} for taps in answers
             ],
             task_loss=lambda logits: task.loss(logits, batch),
             indices=batch.indices,
@@ -172,10 +179,10 @@ class Learner:
         recipe = self.trial.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step / steps)
-        with self.random.active():
+        with self.random:
             losses = self._losses(batch, teachers, step, steps)
-            terms = [loss.reshape(()) if loss.ndim else loss for loss in losses.values()]
-            total = reduce(torch.add, terms)
+            terms = {name: loss.reshape(()) if loss.ndim else loss for name, loss in losses.items()}
+            total = reduce(torch.add, terms.values())
             self.optimizer.zero_grad(set_to_none=True)
             with span("backward", self.trial.method_name):
                 total.backward()
@@ -184,14 +191,14 @@ class Learner:
                 if recipe.clip_grad_norm is not None:
                     nn.utils.clip_grad_norm_(list(self._parameters()), recipe.clip_grad_norm)
                 self.optimizer.step()
-        self._log(tuple(losses), torch.stack([value.detach() for value in (total, *terms)]), len(batch))
+        self._losses_so_far.add(total, terms, len(batch))
         self._book(time.perf_counter() - started)
         self.examples += len(batch)
 
     def _book(self, seconds: float) -> None:
         """Charges a step that took so long, and the first one what compiling takes: as if alone, and what it really
         took. (A resumed trial was charged for it before.)"""
-        compiling = sum((each.compiling for each in self.students), start=Compiling())
+        compiling = sum((each.compiling for each in self._compiled), start=_NOTHING)
         seconds -= compiling.spent - self._compiling.spent
         self.seconds += seconds
         self.shared_seconds += seconds
@@ -205,24 +212,13 @@ class Learner:
         each = [self.loaded.task.output_losses(output, batch) for output, _ in answered]
         return {f"output/{name}": torch.stack([losses[name] for losses in each]).sum() for name in each[0]}
 
-    def _log(self, terms: tuple[str, ...], values: Tensor, size: int) -> None:
-        """Adds up the loss and its terms, [1 + terms]; all at once and without waiting for the device."""
-        wide = torch.float32 if self.device.type == "mps" else torch.float64  # MPS has no double
-        if terms not in self._sums:
-            self._sums[terms] = torch.zeros(1 + len(terms), dtype=wide, device=values.device)
-        self._sums[terms].add_(values, alpha=size)
-
     def end_epoch(self, examples: int) -> None:
         """Closes the curves of an epoch of `examples` examples, scores the validation split.
 
         Raises:
             Diverged: the epoch's loss is not finite.
         """
-        means: dict[str, float] = {}
-        for terms, sums in self._sums.items():  # one entry, unless the method's terms change as it goes
-            for name, total in zip(("loss", *(f"loss/{term}" for term in terms)), sums.tolist(), strict=True):
-                means[name] = means.get(name, 0.0) + total / examples
-        self._sums = {}
+        means = self._losses_so_far.means(examples)
         if not torch.isfinite(torch.tensor(means["loss"])):
             raise Diverged(f"the loss became {means['loss']} in epoch {self.epoch + 1}")
         validation = self.loaded.data.validation

@@ -35,13 +35,15 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
 
 
 class RandomState:
-    """The global generators' state as one trial knows it: put in place before its step, kept after."""
+    """The global generators' state as one trial knows it. `with` it, a block runs as if this trial were alone with the
+    generators: the state is put in place before, and kept after."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
         with forked():
             torch.manual_seed(seed)
             self.state = self._read()
+        self._outside = self.state
 
     def _read(self) -> dict[str, Tensor]:
         state = {"cpu": torch.get_rng_state()}
@@ -58,13 +60,10 @@ class RandomState:
         elif "mps" in state:
             torch.mps.set_rng_state(state["mps"])
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """Runs a block as if this trial were alone with the generators."""
-        outside = self._read()
+    def __enter__(self) -> None:
+        self._outside = self._read()
         self._write(self.state)
-        try:
-            yield
-        finally:
-            self.state = self._read()
-            self._write(outside)
+
+    def __exit__(self, *_: object) -> None:
+        self.state = self._read()
+        self._write(self._outside)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -40,12 +40,12 @@ class Share:
             inputs = _Scatter.apply(whole.inputs, self)
             self.batch = Batch(inputs, whole.targets[self.rows], whole.indices[self.rows])
 
-    @contextmanager
-    def computing(self, network: nn.Module) -> Iterator[None]:
+    def computing(self, network: nn.Module) -> AbstractContextManager[None]:
         """Has a network in train mode normalise over the whole batch, and draw (dropout) for its share only."""
-        if not self._divided or not network.training:
-            yield
-            return
+        return self._together() if self._divided and network.training else nullcontext()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
         with _own_draws(self.ranks.rank, self.batch.inputs.device), _NormalisedTogether(self):
             yield
 
@@ -127,7 +127,7 @@ def _own_draws(rank: int, device: torch.device) -> Iterator[None]:
     state = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).digest()
     own = RandomState(derive(int.from_bytes(state[:8], "big"), "rank", rank), device)
     fresh = own.state
-    with own.active():
+    with own:
         yield
     if any(not own.state[name].equal(fresh[name]) for name in fresh):
         torch.rand(())

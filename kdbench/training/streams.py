@@ -54,13 +54,13 @@ class SideStreams:
         """Has a block's kernels run on the trial's stream; only within `parted`."""
         return torch.cuda.stream(self._own[trial]) if self._streams else nullcontext()
 
-    @contextmanager
-    def parted(self) -> Iterator[None]:
+    def parted(self) -> AbstractContextManager[None]:
         """A block in which streams go their own ways, from what the main one has done so far; afterwards, also where it
         raises, the main one goes on from what all have done."""
-        if not self._streams:
-            yield
-            return
+        return self._parted() if self._streams else nullcontext()
+
+    @contextmanager
+    def _parted(self) -> Iterator[None]:
         main = torch.cuda.current_stream(self._device)
         for stream in self._streams:
             stream.wait_stream(main)

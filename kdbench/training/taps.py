@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class TappedNetwork:
         Of several `ranks` the network answers its share only, and gets the others' answers."""
         differentiable, share = torch.is_grad_enabled(), Share(batch, ranks)
         self._seen.clear()
-        with torch.set_grad_enabled(differentiable or bool(self._gradients)), share.computing(self.network):
+        with torch.enable_grad() if self._gradients else nullcontext(), share.computing(self.network):
             output = self._forward(share.batch.inputs).float()
             found = self._gradients_of(output, share.batch, differentiable)
         found |= {name: self._laid_out(name, self._seen[name]) for name in self.wanted if name in self._seen}
@@ -111,6 +112,11 @@ class TappedNetwork:
 
     def _laid_out(self, name: str, value: Tensor) -> Tensor:
         return (value.movedim(-1, 1) if self._layouts[name] == "channels_last" else value).float()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether another thing than the network itself is called."""
+        return self._compiled is not None
 
     @property
     def compiling(self) -> Compiling:

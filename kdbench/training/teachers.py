@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -149,7 +150,8 @@ class TeacherPanel:
 
     def _ask(self, tapped: TappedNetwork, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
         self.passes += 1
-        with torch.no_grad(), torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=self._half):
+        half = torch.autocast(batch.inputs.device.type, torch.bfloat16) if self._half else nullcontext()
+        with torch.no_grad(), half:
             return tapped(batch, ranks).taps
 
     def stored_seconds(self, trial: Trial) -> float:
