@@ -1,7 +1,7 @@
 """The engine timed from outside, step by step, in turns with rivals that get the very same batches.
 
 The engine asks its training split for batches. A split that answers slowly can time everything: what passes between two
-questions is the engine's step, whole, and before each answer the rivals do theirs.
+questions is the engine's step, whole, and between two laps of answers the rivals do theirs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Paced(Setting):
 
 
 class PacedSplit:
-    """A split whose batches come in laps of `steps`; the rivals, then the engine, are timed over each lap.
+    """A split whose batches come in laps of `steps`; engine and rivals are timed over each, in an order that changes.
 
     Handing out a batch is charged to nobody.
     """
@@ -66,10 +66,15 @@ class PacedSplit:
         """The batches of `order`; the engine is timed from each first batch of a lap until it asks for the next lap."""
         batches = (self._moved(batch) for batch in self.inner.batches([each % len(self.inner) for each in order]))
         while lap := list(islice(batches, self.steps)):
-            taken = {name: self._timed(self.rivals[name], lap) for name in rotated(self.rivals, self._laps)}
-            started = self._now()
-            yield from lap
-            taken[ENGINE] = self._now() - started
+            taken = {}
+            for name in rotated([*self.rivals, ENGINE], self._laps):
+                started = self._now()
+                if name == ENGINE:
+                    yield from lap
+                else:
+                    for batch in lap:
+                        self.rivals[name](batch)
+                taken[name] = self._now() - started
             self._laps += 1
             if self._laps > self.pace.warmup:
                 self.rounds.add({name: seconds / self.steps for name, seconds in taken.items()})
@@ -84,12 +89,6 @@ class PacedSplit:
 
     def _moved(self, batch: Batch) -> Batch:
         return Batch(*(tensor.to(self.device) for tensor in (batch.inputs, batch.targets, batch.indices)))
-
-    def _timed(self, rival: Step, lap: Sequence[Batch]) -> float:
-        started = self._now()
-        for batch in lap:
-            rival(batch)
-        return self._now() - started
 
     def _now(self) -> float:
         """An accelerator is waited for, so that its work is charged to whoever asked for it."""

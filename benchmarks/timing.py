@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,8 +124,9 @@ def interleaved(
     return found
 
 
-def rotated(names: Mapping[str, object], turn: int) -> Iterator[str]:
-    """The names, beginning with another one each turn."""
+def rotated(names: Iterable[str], turn: int) -> list[str]:
+    """The names, beginning with another one each turn; backwards, when each has been the first, so that none comes
+    after the same one always."""
     order = list(names)
-    start = turn % max(len(order), 1)
-    yield from (*order[start:], *order[:start])
+    backwards, start = divmod(turn, max(len(order), 1))
+    return (order[start:] + order[:start])[:: -1 if backwards % 2 else 1]

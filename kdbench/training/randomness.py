@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
+
+_Read = Callable[[], Tensor]
+_Write = Callable[[Tensor], object]
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -34,31 +38,36 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
         yield
 
 
+def _generators(device: torch.device) -> dict[str, tuple[_Read, _Write]]:
+    """How the states of the CPU's and the device's global generators are read and written, by the device's kind."""
+    found: dict[str, tuple[_Read, _Write]] = {
+        "cpu": (torch.default_generator.get_state, torch.default_generator.set_state)
+    }
+    if device.type == "cuda":
+        found["cuda"] = (partial(torch.cuda.get_rng_state, device), partial(torch.cuda.set_rng_state, device=device))
+    elif device.type == "mps":
+        found["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
+    return found
+
+
 class RandomState:
     """The global generators' state as one trial knows it. `with` it, a block runs as if this trial were alone with the
     generators: the state is put in place before, and kept after."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        self._device = device
+        self._generators = _generators(device)
         with forked():
             torch.manual_seed(seed)
             self.state = self._read()
         self._outside = self.state
 
     def _read(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self._device)
-        elif self._device.type == "mps":
-            state["mps"] = torch.mps.get_rng_state()
-        return state
+        return {name: read() for name, (read, _) in self._generators.items()}
 
     def _write(self, state: dict[str, Tensor]) -> None:
-        torch.set_rng_state(state["cpu"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self._device)
-        elif "mps" in state:
-            torch.mps.set_rng_state(state["mps"])
+        for name, (_, write) in self._generators.items():
+            if name in state:  # not in a checkpoint of another device
+                write(state[name])
 
     def __enter__(self) -> None:
         self._outside = self._read()

@@ -94,7 +94,7 @@ class TappedNetwork:
         self._seen.clear()
         output, found = share.gathered(output, found)
         found["logits"] = self.task.logits(output, batch)
-        if not differentiable:
+        if self._gradients and not differentiable:
             output, found = output.detach(), {name: tensor.detach() for name, tensor in found.items()}
         return Tapped(output, {name: found[name] for name in dict.fromkeys(("logits", *self.wanted))})
 
