@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 from kdbench.cli.app import app
+from kdbench.cli.garbage import collect_seldom
 from kdbench.cli.options import global_options_first
 from kdbench.errors import KdbenchError
 
@@ -18,6 +19,7 @@ _STOPPED = (130, 143)  # what Typer makes of Ctrl-C, and `run` of SIGTERM
 
 def main() -> None:
     """Runs a command; a person sees one message, and a traceback only with --debug."""
+    collect_seldom()
     sys.argv[1:] = global_options_first(sys.argv[1:])
     debug = "--debug" in sys.argv
     try:

@@ -16,6 +16,7 @@ import torch
 from kdbench.cli.choosing import choose
 from kdbench.cli.console import err
 from kdbench.cli.data import data_folders
+from kdbench.cli.garbage import collect_as_usual
 from kdbench.cli.progress import ConsoleObserver
 from kdbench.cli.results import print_results
 from kdbench.cli.tracking import Tracker
@@ -110,6 +111,7 @@ def run_suite(
         for line in set_aside_damaged(work.plan, folder, out):
             err.print(line, markup=False, soft_wrap=True)
         folder.update(_manifest(work.plan, folder, tuning_trials))
+        collect_as_usual()
         tracker = Tracker(folder, tracking_uri or default_tracking_uri(out))
         with TrackingProcess(tracker) as tracking:
             with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:
