@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,9 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def kdbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def kdbench(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Runs a command in this process; its status, output and messages."""
 
     from kdbench.cli import main
@@ -104,4 +107,6 @@ def kdbench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
             status = int(end.code or 0)
         return status, *capfd.readouterr()
 
-    return run
+    usual = gc.get_threshold()
+    yield run
+    gc.set_threshold(*usual)
