@@ -99,6 +99,7 @@ def run_suite(
     with span("planning"), data_folders() as folders:
         planner = Planner(wanted, discover(), folders)
         plan = planner.plan()
+    collect_as_usual()
     folder = RunFolder.create(out, run_name(name, wanted, tuning_trials))
     with _terminable(), locked(folder) as note:
         if note:
@@ -111,7 +112,6 @@ def run_suite(
         for line in set_aside_damaged(work.plan, folder, out):
             err.print(line, markup=False, soft_wrap=True)
         folder.update(_manifest(work.plan, folder, tuning_trials))
-        collect_as_usual()
         tracker = Tracker(folder, tracking_uri or default_tracking_uri(out))
         with TrackingProcess(tracker) as tracking:
             with ConsoleObserver(err, epochs_to_train(work.plan, folder, out)) as observer:
