@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from kdbench.analysis.effects import Effect
@@ -71,7 +72,7 @@ class Row:
     verdict: Verdict
     rank: int | None = None
 
-    @property
+    @cached_property
     def difference(self) -> Interval | None:
         """The mean gain and its 95 % interval."""
         return self.effect.interval() if self.effect else None
@@ -129,6 +130,16 @@ class Board:
     def scale(self) -> Scale:
         """How this board's scores and gains are said."""
         return Scale(self.primary, self.unit, self.higher_is_better)
+
+    @cached_property
+    def score_digits(self) -> int:
+        """The decimals that its scores support."""
+        return self.scale.digits([row.score for row in self.rows])
+
+    @cached_property
+    def gain_digits(self) -> int:
+        """The decimals that its gains support."""
+        return self.scale.digits([row.difference for row in self.rows])
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,8 @@ def teacher_score(board: Board) -> str:
 
 
 def _spread(interval: Interval, board: Board) -> str:
-    digits = board.scale.digits([row.score for row in board.rows])
-    mean = board.scale.number(interval.estimate, digits)
-    return f"{mean} ± {board.scale.number(interval.half_width, digits)}" if interval.bounded else mean
+    mean = board.scale.number(interval.estimate, board.score_digits)
+    return f"{mean} ± {board.scale.number(interval.half_width, board.score_digits)}" if interval.bounded else mean
 
 
 def gain(row: Row, board: Board) -> str:
@@ -104,9 +103,8 @@ def gain(row: Row, board: Board) -> str:
     difference = row.difference
     if difference is None:
         return MISSING
-    digits = board.scale.digits([row.difference for row in board.rows])
     ends = (difference.estimate, difference.low, difference.high) if difference.bounded else (difference.estimate,)
-    mean, *interval = (board.scale.number(end, digits, sign=True) for end in ends)
+    mean, *interval = (board.scale.number(end, board.gain_digits, sign=True) for end in ends)
     return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 
@@ -121,8 +119,7 @@ def parameters(row: Row) -> str:
 def secondary(row: Row, board: Board, metric: str) -> str:
     """The mean of another metric in the unit of the scores, with as many decimals as they have."""
     value = row.means.get(metric)
-    digits = board.scale.digits([row.score for row in board.rows])
-    return MISSING if value is None else board.scale.number(value, digits)
+    return MISSING if value is None else board.scale.number(value, board.score_digits)
 
 
 def detectable(row: Row, board: Board) -> str:

@@ -115,18 +115,23 @@ class Effect:
         return 2 * self._tail(abs(distance))
 
     def _tail(self, distance: float) -> float:
-        """The one-sided probability beyond `distance`: the inverse of `quantile`, by bisection on it."""
+        """The one-sided probability beyond `distance`: the inverse of `quantile`, sought between Student's distribution
+        with the seeds' degrees of freedom and the normal one, which hold it between them."""
         from scipy.optimize import brentq
+        from scipy.special import ndtr, stdtr
 
         error = self.standard_error
         if distance == 0:
             return 0.5
         if error == 0:
             return 0.0
-        wanted, least = distance / error, 1e-15
-        if self.quantile(1 - least) <= wanted:
-            return 0.0
-        return 1 - float(brentq(lambda probability: self.quantile(probability) - wanted, 0.5, 1 - least))
+        wanted = distance / error
+        low, high = float(stdtr(self.seeds - 1, wanted)), min(float(ndtr(wanted)), 1 - 1e-15)
+        if self.quantile(low) >= wanted:  # nothing but seeds varies
+            return 1 - low
+        if self.quantile(high) <= wanted:  # nothing but examples does, or it is too far out to tell
+            return 1 - high
+        return 1 - float(brentq(lambda probability: self.quantile(probability) - wanted, low, high))
 
     def equivalence_p_value(self, margin: float) -> float:
         """The larger p-value of two one-sided tests that the effect lies within ±`margin` (Schuirmann 1987)."""

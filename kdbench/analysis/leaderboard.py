@@ -81,9 +81,13 @@ class _Group:
     def done(self) -> dict[int, Record]:
         return {seed: record for seed, record in sorted(self.records.items()) if finished(record)}
 
-    @property
+    @cached_property
     def scores(self) -> dict[int, float]:
         return {seed: score(record) for seed, record in self.done.items()}
+
+    @cached_property
+    def values(self) -> dict[str, dict[int, float]]:
+        return values(self.done)
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def _row(group: _Group, reference: _Reference) -> Row:
     gains = {} if first.method == reference.baseline else reference.gains(scores, alone.scores)
     counts, reasons = outcomes(list(group.records.values()), reference.seeds)
     effect = reference.effect(group, alone) if gains else None
-    measured, baselines = values(group.done), values(alone.done)
+    measured, baselines = group.values, alone.values
     rivals = [rival for rival in reference.rivals(first.controls) if rival is not alone]
     against = {rival.label: reference.effect(group, rival) for rival in rivals}
     kept = (scores, reference.teacher) if reference.scale.higher_is_better else (reference.teacher, scores)

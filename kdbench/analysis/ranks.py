@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,14 +71,15 @@ def ranking(leaderboard: Leaderboard) -> Ranking | None:
     losses = np.array(
         [[_loss(board, rows[label]) for label in labels] for board, rows in zip(boards, finished, strict=True)]
     )
-    mean_ranks = rankdata(losses, axis=1).mean(axis=0)
-    order = [int(place) for place in np.argsort(mean_ranks, kind="stable")]
+    means = rankdata(losses, axis=1).mean(axis=0)
+    mean_ranks = {labels[place]: float(means[place]) for place in np.argsort(means, kind="stable")}
+    critical_difference = _critical_difference(len(labels), len(boards))
     return Ranking(
         tasks=tuple(f"{board.task}: {board.pair}" for board in boards),
-        mean_ranks={labels[place]: float(mean_ranks[place]) for place in order},
+        mean_ranks=mean_ranks,
         p_value=_friedman(losses),
-        critical_difference=_critical_difference(len(labels), len(boards)),
-        alike=_alike([labels[place] for place in order], losses[:, order]),
+        critical_difference=critical_difference,
+        alike=_alike(mean_ranks, critical_difference),
     )
 
 
@@ -114,14 +115,12 @@ def _critical_difference(methods: int, tasks: int) -> float:
     return quantile * math.sqrt(methods * (methods + 1) / (6 * tasks))
 
 
-def _alike(labels: Sequence[str], losses: NDArray[np.float64]) -> tuple[tuple[str, ...], ...]:
-    """Maximal runs of `labels`, which are in order of mean rank, whose ends are not told apart."""
-    import scikit_posthocs
-
-    p_values = scikit_posthocs.posthoc_nemenyi_friedman(losses).to_numpy()
+def _alike(mean_ranks: Mapping[str, float], critical_difference: float) -> tuple[tuple[str, ...], ...]:
+    """Maximal runs of methods, which are in order of mean rank, whose ends are not told apart (Nemenyi 1963)."""
+    labels, ranks = list(mean_ranks), list(mean_ranks.values())
     runs: list[tuple[int, int]] = []
-    for first in range(len(labels)):
-        last = max(place for place in range(first, len(labels)) if p_values[first, place] >= SIGNIFICANCE)
+    for first, rank in enumerate(ranks):
+        last = max(place for place, other in enumerate(ranks) if other - rank <= critical_difference)
         if last > first and (not runs or last > runs[-1][1]):
             runs.append((first, last))
     return tuple(tuple(labels[first : last + 1]) for first, last in runs)

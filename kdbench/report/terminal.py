@@ -120,15 +120,15 @@ def _teacher_cells(board: Board, shown: Sequence[Column]) -> list[str]:
 def _fitting(board: Board, width: int) -> tuple[list[Column], int]:
     """The columns that fit, and the gap between them: as many columns as possible, then as much air."""
     shown = list(columns(board))
+    widths = [_width(column, board) for column in shown]
     while True:
-        need = sum(_width(column, board) for column in shown)
         for gap in (2, 1):
-            if need + gap * (len(shown) - 1) + gap - 1 <= width:
+            if sum(widths) + gap * (len(shown) - 1) + gap - 1 <= width:
                 return shown, gap
-        least = max(shown, key=lambda column: column.rank)
-        if least.rank == 0:
+        least = max(range(len(shown)), key=lambda place: shown[place].rank)
+        if shown[least].rank == 0:
             return shown, 1
-        shown.remove(least)
+        del shown[least], widths[least]
 
 
 def _width(column: Column, board: Board) -> int:

@@ -3,7 +3,6 @@ file is read only as it was written: SHA256SUMS stands beside them, in the form 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from kdbench.errors import StoreError
 from kdbench.files import SUMS, sha256_of, stated_sums, write_atomic, write_sums
@@ -91,7 +90,7 @@ class TrialFiles:
             StoreError: another version of kdbench wrote it in another schema.
         """
         try:
-            data = json.loads(self._read(self._record))
+            data = from_json(self._read(self._record))
             if isinstance(data, dict) and data.get("schema_version") != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self._record} has schema {data.get('schema_version')}; this kdbench reads {SCHEMA_VERSION}",
