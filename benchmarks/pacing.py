@@ -29,11 +29,12 @@ Step = Callable[[Batch], object]
 
 @dataclass(frozen=True)
 class Paced(Setting):
-    """Laps of the workload's length: `rounds` of them, after `warmup` that do not count."""
+    """`rounds` laps of `steps` batches each (0: as many as the workload says), after `warmup` that do not count."""
 
     batch_size: int = 64
     rounds: int = 40
     warmup: int = 3
+    steps: int = 0
     device: str = "cpu"
     clock: str = "wall"
 
@@ -103,6 +104,6 @@ def paced(bench: Bench, methods: Sequence[str], rivals: Mapping[str, Step], pace
     """The seconds per step of the engine, which trains `methods` in lockstep, and of each rival, lap by lap."""
     inner = bench.loaded.data.train
     assert isinstance(inner, TensorSplit)
-    split = PacedSplit(inner, rivals, bench.workload.steps, pace)
+    split = PacedSplit(inner, rivals, pace.steps or bench.workload.steps, pace)
     bench.train(methods, split)
     return split.rounds
