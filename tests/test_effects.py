@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -84,6 +85,19 @@ def test_intervals_and_p_values_agree(seed: float, example: float, seeds: int, e
     assert stats.norm.ppf(0.975) - 1e-9 <= effect.quantile(0.975) <= stats.t.ppf(0.975, seeds - 1) + 1e-9
 
 
+@given(
+    seed=PARTS,
+    example=PARTS,
+    only=st.sampled_from(["seeds", "examples", "both"]),
+    seeds=st.integers(2, 30),
+    distance=st.floats(0.1, 5),
+)
+def test_a_p_value_is_the_inverse_of_the_quantile(seed: float, example: float, only: str, seeds: int, distance: float):
+    spread = Effect(0.0, 0.0 if only == "examples" else seed, 0.0 if only == "seeds" else example, seeds)
+    effect = replace(spread, estimate=distance * spread.standard_error)
+    assert effect.quantile(1 - effect.p_value() / 2) == pytest.approx(distance, rel=1e-4)
+
+
 @given(seed=PARTS, example=PARTS, seeds=st.integers(2, 30), margin=st.floats(0.001, 0.1))
 def test_equivalence_is_the_ninety_percent_interval_within_the_margin(seed, example, seeds, margin):
     effect = Effect(0.0004, seed, example, seeds)
@@ -120,6 +134,7 @@ def test_one_seed_says_nothing():
 def test_no_spread_at_all():
     assert Effect(0.0, 0.0, 0.0, 3).p_value() == 1
     assert Effect(0.1, 0.0, 0.0, 3).p_value() == 0
+    assert Effect(0.1, 0.0, 1e-12, 3).p_value() == 0, "a hundred thousand standard errors"
 
 
 def test_holm_by_hand():

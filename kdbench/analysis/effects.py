@@ -125,12 +125,12 @@ class Effect:
             return 0.5
         if error == 0:
             return 0.0
-        wanted = distance / error
-        low, high = float(stdtr(self.seeds - 1, wanted)), min(float(ndtr(wanted)), 1 - 1e-15)
+        wanted, most = distance / error, 1 - 1e-15
+        low, high = float(stdtr(self.seeds - 1, wanted)), min(float(ndtr(wanted)), most)
+        if self.quantile(high) <= wanted:  # nothing but test examples varies, or it is too far out to tell from 0
+            return 1 - high if high < most else 0.0
         if self.quantile(low) >= wanted:  # nothing but seeds varies
             return 1 - low
-        if self.quantile(high) <= wanted:  # nothing but examples does, or it is too far out to tell
-            return 1 - high
         return 1 - float(brentq(lambda probability: self.quantile(probability) - wanted, low, high))
 
     def equivalence_p_value(self, margin: float) -> float:
